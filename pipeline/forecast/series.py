@@ -112,17 +112,20 @@ def read_series(paths: Sequence[str]) -> Series:
     for (channel, time), values in layers.items():
         cube[at[time], channels.index(channel)] = values
     blank = ~np.isfinite(cube).any(axis=(2, 3)).T
-    for steps, names in {
-        row.tobytes(): np.flatnonzero((blank == row).all(axis=1)) for row in blank if row.any()
-    }.items():
-        gaps = np.frombuffer(steps, dtype=np.bool_)
-        whose = "" if len(names) == len(channels) else f" of {', '.join(channels[k] for k in names)}"
-        when = f"such as {_text(times[gaps][-1].astype('datetime64[s]').item())}"
-        count = f"{counted(int(gaps.sum()), 'step')} of {len(times)}{whose}"
-        _warn(paths[0], f"{count} are missing or without data and taken as unknown, {when}")
     _drop_flat_steps(cube, times, path=paths[0])
     row, col = _living_cells(cube, path=paths[0])
+    _warn_of_gaps(blank, channels, times, path=paths[0])
     return Series(Path(paths[0]).stem, channels, times, cube[:, :, row, col], row, col, grid)
+
+
+def _warn_of_gaps(blank: NDArray[np.bool_], channels: Sequence[str], times: Times, *, path: str) -> None:
+    """SceneWarning on steps without any value, bool [channel, step]."""
+    for gaps in np.unique(blank[blank.any(axis=1)], axis=0):
+        own = [name for name, row in zip(channels, blank, strict=True) if (row == gaps).all()]
+        whose = "" if len(own) == len(channels) else f" of {', '.join(own)}"
+        last = _text(times[gaps][-1].astype("datetime64[s]").item())
+        count = f"{counted(int(gaps.sum()), 'step')} of {len(times)}{whose}"
+        _warn(path, f"{count} are missing or without data and taken as unknown, such as {last}")
 
 
 def _layers(path: Path) -> Iterator[tuple[datetime, str, Floats, Grid]]:

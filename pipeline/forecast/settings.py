@@ -8,6 +8,9 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from pipeline.settings import Settings, absolute
 
+# What says that a folder is one of a forecast.
+FACTS = "forecast.json"
+
 
 class ForecastSettings(Settings):
     """What a forecast is made from, how its network is trained and over which steps it is tested."""

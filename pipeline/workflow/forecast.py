@@ -19,13 +19,18 @@ from rasterio.io import MemoryFile
 from pipeline import __version__
 from pipeline.documents import read_yaml
 from pipeline.errors import ConfigError, OutputError, SceneError
-from pipeline.files import check_target, prepare_folder, whole_file, write_json
+from pipeline.files import check_target, prepare_folder, whole_file, write_json, write_text
 from pipeline.forecast.frames import Past, all_rows, look_back
 from pipeline.forecast.network import Trained, train_forecast
 from pipeline.forecast.rolling import NETWORK, Horizon, evaluate
 from pipeline.forecast.series import Series, read_known, read_layers, read_series
-from pipeline.forecast.settings import ForecastSettings
+from pipeline.forecast.settings import FACTS, ForecastSettings
 from pipeline.forecast.times import find_seasons, times_after
+from pipeline.legend import VIRIDIS
+from pipeline.maps.legends import sidecar_paths
+from pipeline.maps.project import RasterLayer, write_project
+from pipeline.maps.style import qml, ramp_pipe
+from pipeline.quantity import Quantity
 from pipeline.report.style import save
 from pipeline.report.target_figures import forecast_figure
 from pipeline.settings import checked, section_of
@@ -35,7 +40,7 @@ if TYPE_CHECKING:
     from pipeline.forecast.times import Times
 
 
-FACTS, FIGURE = "forecast.json", "forecast"
+FIGURE = "forecast"
 QUANTILES = ("lower", "median", "upper")
 _TEST_FRAC = 0.1
 _FEWEST_LEARNED = 16
@@ -85,7 +90,8 @@ def forecast_series(settings: ForecastSettings, *, output: Path, overwrite: bool
     if any(output.exists() and Path(source).is_dir() and output.samefile(source) for source in settings.series):
         raise OutputError("forecasts would become steps of the series", path=output, fix="choose another folder")
     prepare_folder(output)
-    for path in [*targets, output / FACTS, *(output / f"{FIGURE}.{kind}" for kind in ("png", "svg"))]:
+    project = output / f"{series.name}.qgz"
+    for path in [*targets, project, output / FACTS, *(output / f"{FIGURE}.{kind}" for kind in ("png", "svg"))]:
         check_target(path, overwrite=overwrite)
     learned = partial(_trained, series, settings, times=times, seasons=seasons, progress=progress)
     horizons = evaluate(*learned(until=start), start=start, progress=progress)
@@ -93,14 +99,16 @@ def forecast_series(settings: ForecastSettings, *, output: Path, overwrite: bool
     facts = _facts(series, settings, start=start, seasons=seasons, horizons=horizons)
     for path, time, layers in zip(targets, times, quantiles, strict=True):
         _write_step(path, series, layers, tags={"TIME": _iso(time), "FORECAST": facts["made"]}, overwrite=overwrite)
+    _write_styles(project, targets, series, quantiles, overwrite=overwrite)
     figures, _ = save(
         lambda: forecast_figure(series, horizons=horizons, times=times, quantiles=quantiles), output / FIGURE
     )
     write_json(output / FACTS, facts, what="the facts of the forecast")
     return Outcome(
         summary=_summary(series, horizons, start=start),
-        written=(*targets, *figures, output / FACTS),
-        hint="each file has bands of median, lower and upper bound (90 %) and its TIME in its tags",
+        written=(project, *targets, *figures, output / FACTS),
+        hint=f"each file has bands of median, lower and upper bound (90 %) and its TIME in its tags; open {project} in "
+        f"QGIS, or landcover view {output}",
         tables=(_table(horizons),),
         data=facts,
     )
@@ -146,6 +154,22 @@ def _write_step(
                 target.update_tags(number, TIME=tags["TIME"])
             target.update_tags(TIFFTAG_SOFTWARE=f"landcover {__version__}", **tags)
         rasterio.shutil.copy(memory.name, part, driver="COG", compress="DEFLATE", predictor="YES")
+
+
+def _write_styles(
+    project: Path, targets: Sequence[Path], series: Series, quantiles: NDArray[np.float32], *, overwrite: bool
+) -> None:
+    """A style beside each step, and a project of all of them; one ramp per channel, so that steps can be compared."""
+    layers = []
+    for number, channel in enumerate(series.channels):
+        low, high = np.nanpercentile(quantiles[:, QUANTILES.index("median"), number], [2, 98])
+        pipe = ramp_pipe(3 * number + 1, VIRIDIS, minimum=low, maximum=high if high > low else low + 1, unit="")
+        layers += [RasterLayer(path.stem.replace(series.name, channel), path, series.grid, pipe) for path in targets]
+        if number == 0:
+            for path in targets:
+                write_text(sidecar_paths(path)[1], qml(pipe))
+    scheme, title = Quantity(series.name).scheme, f"Forecast of {series.name}"
+    write_project(project, (), scheme=scheme, steps=layers, title=title, overwrite=overwrite)
 
 
 def _facts(
