@@ -217,6 +217,12 @@ def is_chip_job(path: Path) -> bool:
     return isinstance(data, dict) and "folder" in data
 
 
+def is_forecast_job(path: Path) -> bool:
+    """Whether a configuration is of a forecast."""
+    data = read_yaml(path)
+    return isinstance(data, dict) and "series" in data
+
+
 def load_config(path: Path | str, *, changes: Sequence[str] = ()) -> Config:
     """A checked configuration.
 
@@ -235,6 +241,9 @@ def load_config(path: Path | str, *, changes: Sequence[str] = ()) -> Config:
     if "folder" in data and "scenes" not in data:
         fix = "landcover check or run it, and predict --model --chips"
         raise ConfigError("configuration of whole chips, which has no scene", path=path, fix=fix)
+    if "series" in data and "scenes" not in data:
+        fix = "landcover check or run it, or landcover forecast with -o"
+        raise ConfigError("configuration of a forecast, which has no scene", path=path, fix=fix)
     return checked(Config, changed(upgraded(data, path=path), changes), path=path)
 
 

@@ -101,6 +101,12 @@ def of_chips(config: Path, settings: Sequence[str] | None) -> bool:
     return False
 
 
+def _of_forecast(config: Path) -> bool:
+    from pipeline.config import is_forecast_job
+
+    return is_forecast_job(config)
+
+
 def stages(
     config: Path,
     last: str,
@@ -122,6 +128,10 @@ def stages(
 
 def check(config: ConfigFile, *, settings: Set = None) -> Work:
     """The dry run: CRS, overlap, bands, values, classes per split; and what time, memory and disk it will take."""
+    if _of_forecast(config):
+        from pipeline.workflow.forecast import check_series, forecast_settings
+
+        return lambda _: check_series(forecast_settings([config], changes=settings or ()))
     whole_chips = of_chips(config, settings)
     from pipeline.workflow.check import check_job
     from pipeline.workflow.chip_job import check_chips
@@ -161,6 +171,14 @@ def run(
     overwrite: Overwrite = False,
 ) -> Work:
     """All of it; a stage whose inputs have not changed is not done again."""
+    if _of_forecast(config):
+        from pipeline.workflow.forecast import forecast_series, forecast_settings
+
+        refuse_with("a configuration of a forecast", {"--verify": verify})
+        from pipeline.forecast.settings import run_folder
+
+        found, folder = forecast_settings([config], changes=settings or ()), run_folder(config)
+        return lambda progress: forecast_series(found, output=folder, overwrite=overwrite or force, progress=progress)
     if of_chips(config, settings):
         from pipeline.workflow.chip_job import run_chips
 

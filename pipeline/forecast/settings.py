@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, ValidationInfo, field_validator
@@ -10,6 +11,11 @@ from pipeline.settings import Settings, absolute
 
 # What says that a folder is one of a forecast.
 FACTS = "forecast.json"
+
+
+def run_folder(config: Path) -> Path:
+    """Where ``landcover run`` writes the forecast of a configuration."""
+    return config.with_name(f"{config.stem}-run")
 
 
 class ForecastSettings(Settings):

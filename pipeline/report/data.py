@@ -112,6 +112,8 @@ class ValueFigures:
     quantity: Quantity  # Name and unit
     scores: tuple[ValueScore, ...]  # The network first, then the baselines
     samples: dict[str, NDArray[np.float64]]  # float64 [sample] by name: measured, every method, lower, upper
+    # Name of each scene and its map float32 [value, lower, upper; row; col], decimated, NaN without data
+    maps: tuple[tuple[str, NDArray[np.float32]], ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

@@ -71,6 +71,7 @@ def _render(data: ReportData, pictures: list[dict[str, Any]]) -> str:
     environment = Environment(loader=PackageLoader("pipeline.report"), autoescape=True, undefined=StrictUndefined)
     return environment.get_template("report.html.jinja").render(
         data=data,
+        kind=f"Map of {data.values.quantity.title}" if data.values else "Land-cover map",
         views=[_view(view, data) for view in data.views],
         pictures=pictures,
         legend=[(item.name, item.color) for item in data.scheme.classes],
@@ -120,6 +121,10 @@ def _drawings(data: ReportData) -> Iterator[Drawing]:
 
 
 def _value_drawings(values: ValueFigures) -> Iterator[Drawing]:
+    for number, (name, bands) in enumerate(values.maps, 1):
+        caption = "The mapped value, and how wide the interval is that should hold nine of ten values of single pixels."
+        draw = partial(target_figures.value_map, values.quantity, bands)
+        yield Drawing(f"values{number}", f"Values of {name}", caption, draw, wide=True)
     caption = "Held-out samples with the interval that should hold nine of ten; on the line both are the same."
     yield Drawing("scatter", "Predicted and measured", caption, lambda: target_figures.scatter(values))
     caption = "What is left, by tenths of the predicted values (orange): a slope says that extremes are missed."

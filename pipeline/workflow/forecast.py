@@ -65,14 +65,34 @@ def forecast_settings(given: Sequence[Path], *, changes: Sequence[str]) -> Forec
     return known.model_copy(update=own.model_dump(exclude_unset=True))
 
 
-def forecast_series(settings: ForecastSettings, *, output: Path, overwrite: bool, progress: Progress) -> Outcome:
-    """Test forecasts on the last steps of a series, then learn from all of it and write those of the next steps.
+def check_series(settings: ForecastSettings) -> Outcome:
+    """What a series holds and how it would be tested, before anything is learned.
 
     Raises:
         SceneError: a series that cannot be forecast.
-        OutputError: a file exists, or cannot be written.
     """
     series = read_series(settings.series)
+    start, seasons = _tested(series, settings)
+    rows = (
+        ("steps", f"{len(series.times)}, {_iso(series.times[0])} to {_iso(series.times[-1])}"),
+        ("cells", f"{len(series.row)} of {series.grid.height} x {series.grid.width}"),
+        ("channels", ", ".join(series.channels)),
+        ("known", f"{np.isfinite(series.values).mean():.1%} of the values"),
+        ("cycles in steps", ", ".join(map(str, seasons)) or "none seen: name them in seasons"),
+        ("tested on", f"the last {len(series.times) - start} steps, from {_iso(series.times[start])}"),
+    )
+    return Outcome(
+        summary=f"{series.name}: no error found; {settings.ahead} steps ahead of {len(series.times)}",
+        tables=(Table("series", ("", ""), rows),), data={"steps": len(series.times), "seasons": list(seasons)},
+    )  # fmt: skip
+
+
+def _tested(series: Series, settings: ForecastSettings) -> tuple[int, tuple[int, ...]]:
+    """The first step that is tested, and the cycles that the steps before it show.
+
+    Raises:
+        SceneError: too few steps before it, or layers that do not meet the series.
+    """
     steps = len(series.times)
     start = steps - (settings.test_steps or max(1, round(_TEST_FRAC * steps)))
     seasons = settings.seasons or find_seasons(series.times, until=start)
@@ -82,6 +102,29 @@ def forecast_series(settings: ForecastSettings, *, output: Path, overwrite: bool
             "series has too few steps before those of the test", path=settings.series[0], got=start,
             expected=f"{least} or more: a cycle and the steps ahead", fix="set test_steps, seasons or ahead lower",
         )  # fmt: skip
+    every = np.concatenate([series.times, times_after(series.times, settings.ahead, seasons=seasons)])
+    _beside(series, settings, every)
+    return start, tuple(seasons)
+
+
+def _beside(
+    series: Series, settings: ForecastSettings, times: Times
+) -> tuple[NDArray[np.float32] | None, NDArray[np.float32] | None]:
+    """What is known at all times, and of all cells, beside the series."""
+    known = read_known(settings.known, times) if settings.known else None
+    return known, read_layers(settings.layers, series) if settings.layers else None
+
+
+def forecast_series(settings: ForecastSettings, *, output: Path, overwrite: bool, progress: Progress) -> Outcome:
+    """Test forecasts on the last steps of a series, then learn from all of it and write those of the next steps.
+
+    Raises:
+        SceneError: a series that cannot be forecast.
+        OutputError: a file exists, or cannot be written.
+    """
+    series = read_series(settings.series)
+    start, seasons = _tested(series, settings)
+    steps = len(series.times)
     times = times_after(series.times, settings.ahead, seasons=seasons)
     # Dates in the names, with hours and minutes where the steps of the series have them.
     daily = (series.times.astype("datetime64[D]") == series.times).all()
@@ -118,12 +161,10 @@ def _trained(
     series: Series, settings: ForecastSettings, *, times: Times, until: int, seasons: Sequence[int], progress: Progress
 ) -> tuple[Past, Trained]:
     """What is known before a step, and a network that has learned from it."""
-    every = np.concatenate([series.times, times])
+    known, fixed = _beside(series, settings, np.concatenate([series.times, times]))
     past = look_back(
-        series.values, seasons=seasons, neighbours=series.neighbours(), until=until,
-        known=read_known(settings.known, every) if settings.known else None,
-        fixed=read_layers(settings.layers, series) if settings.layers else None,
-    )  # fmt: skip
+        series.values, seasons=seasons, neighbours=series.neighbours(), until=until, known=known, fixed=fixed
+    )
     return past, train_forecast(past, until=until, settings=settings, progress=progress)
 
 

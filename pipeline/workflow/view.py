@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from pipeline.config import load_config
+from pipeline.config import is_forecast_job, load_config
 from pipeline.errors import ConfigError, InputError, PipelineError, SceneWarning, counted
-from pipeline.forecast.settings import FACTS
+from pipeline.forecast.settings import FACTS, run_folder
 from pipeline.process import need_package
 from pipeline.runs import RESOLVED, RunFolder
 from pipeline.scenes.opening import open_scene
@@ -114,7 +114,7 @@ def check_basemap(url: str | None, credit: str | None) -> Basemap | None:
 def _map_files(path: Path) -> list[Path]:
     """The maps that a path stands for; of a map of values its classes, which lie beside it."""
     if path.suffix.lower() in {".yaml", ".yml"}:
-        path = Path(load_config(path).output)
+        path = run_folder(path) if is_forecast_job(path) else Path(load_config(path).output)
     if not path.is_dir():
         classes = path.with_name(f"{path.stem.removesuffix(_VALUES)}{_SUFFIX}.tif")
         return [classes if path.stem.endswith(_VALUES) and classes.exists() else path]
