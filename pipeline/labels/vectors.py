@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import glob
 import warnings
 from collections.abc import Iterator, Sequence
@@ -238,10 +237,13 @@ def _read_csv(path: Path, *, rows: int | None = None, encoding: str | None = Non
     import pandas as pd
 
     _require_file(path)
+    encoding = encoding or "utf-8-sig"
     try:
-        return pd.read_csv(path, sep=None, engine="python", nrows=rows, encoding=encoding or "utf-8-sig",
-                           keep_default_na=False, na_values=[""])  # fmt: skip
-    except (ValueError, OSError, csv.Error) as err:
+        with path.open(encoding=encoding) as file:
+            heads = file.readline()
+        sep = max(",;\t|", key=heads.count)
+        return pd.read_csv(path, sep=sep, nrows=rows, encoding=encoding, keep_default_na=False, na_values=[""])
+    except (ValueError, OSError) as err:
         raise LabelError(
             "not a CSV table", path=path, got=err, expected="a line of names, and lines of values"
         ) from err

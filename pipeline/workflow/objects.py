@@ -243,10 +243,14 @@ def _tested_here(job: Job, source: Source, tested: NDArray[np.int32]) -> GeoData
     return here[here.intersects(shapely.box(*source.grid.bounds))]
 
 
+def _footprints(job: Job, code: int) -> GeoDataFrame:
+    frame = job.labels.frame
+    return frame[(frame["code"] == code) & frame.geometry.geom_type.str.contains("Polygon")]
+
+
 def _matches(job: Job, path: Path, code: int, ground: GeoDataFrame) -> Matches:
     """Mapped objects of a class against its footprints, of which those count whose inner point lies on the ground."""
-    frame, predicted = job.labels.frame, read_footprints(path, may_be_empty=True)
-    footprints = frame[(frame["code"] == code) & frame.geometry.geom_type.str.contains("Polygon")]
+    predicted, footprints = read_footprints(path, may_be_empty=True), _footprints(job, code)
     ours = predicted[predicted["class"] == job.scheme.by_code(code).name] if len(predicted) else predicted
     return match_objects(ours, footprints, area=ground, one_place=True)
 
@@ -297,7 +301,7 @@ def held_out_objects(
                 if len(pixels):
                     here = _tested_here(job, scene.source, pixels.polygon_ids())
                     own.append(_matches(job, path, code, here))
-                    across += _across(own[-1], here, job)
+                    across += _across(own[-1], here.to_crs(metric_crs(_footprints(job, code))), scene.source.grid)
             if own:
                 mine = pooled(own)
                 hits = int(mine.counted[0][mine.pairs[:, 0]].sum())
@@ -311,10 +315,10 @@ def held_out_objects(
     return found
 
 
-def _across(found: Matches, ground: GeoDataFrame, job: Job) -> int:
-    """How many objects that count reach more than a pixel beyond the ground."""
+def _across(found: Matches, ground: GeoDataFrame, grid: Grid) -> int:
+    """How many objects that count reach more than a pixel beyond the ground, both in one plane of metres."""
     ours = found.predicted[found.counted[0]]
-    held = ground.to_crs(metric_crs(job.labels.frame)).union_all().buffer(max(job.sources[0].grid.pixel_size_m))
+    held = ground.union_all().buffer(max(grid.pixel_size_m))
     shapely.prepare(held)
     return int((~shapely.covers(held, ours)).sum())
 

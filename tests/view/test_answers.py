@@ -164,5 +164,6 @@ def test_objects_are_outlines_in_tiles_and_named_at_a_place(tmp_path):
     answers.close()
     assert set(np.unique(drawn)) == {0, 2, CASING}
     mercator = Transformer.from_crs(world.grid.crs, "EPSG:3857", always_xy=True).transform
-    edge = shapely.buffer(shapely.boundary(shapely.ops.transform(mercator, house)), tile.pixel_size[0])
+    there = shapely.transform(house, lambda xy: np.column_stack(mercator(*xy.T)))
+    edge = shapely.buffer(shapely.boundary(there), tile.pixel_size[0])
     assert (rasterio.features.rasterize([edge], (256, 256), transform=tile.transform)[drawn == 2] == 1).all()

@@ -186,6 +186,7 @@ def test_buffer_of_samples_is_what_their_features_reach(tmp_path: Path) -> None:
     assert int(seen.abs().max()) == reach
 
 
+@pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")  # affine 3, of rasterio and rio-tiler
 def test_the_viewer_shows_values_with_their_bounds(job: Path) -> None:
     (viewed,) = gather_maps([job.parent / "run"])
     value, lower, upper = (layer for layer in viewed.layers if layer.scaled)
@@ -365,7 +366,7 @@ def test_samples_of_nodata_are_refused_unless_the_range_holds_them(tmp_path: Pat
 def test_init_takes_few_values_for_a_measurement_where_it_is_told_so(tmp_path: Path) -> None:
     write_case(tmp_path)
     frame = gpd.read_file(tmp_path / "plots.gpkg")
-    frame.assign(biomass=(frame["biomass"] / 10).round() / 2).to_file(tmp_path / "plots.gpkg")
+    frame.assign(biomass=(frame["biomass"] / 10).round() + 0.5).to_file(tmp_path / "plots.gpkg")
     given = {"labels": tmp_path / "plots.gpkg", "field": "biomass", "layer": None, "overwrite": True}
     found = write_config([str(tmp_path / "scene.tif")], output=tmp_path / "c.yaml", kind="value", **given)
     assert found.data["samples"] == len(frame)
@@ -373,11 +374,14 @@ def test_init_takes_few_values_for_a_measurement_where_it_is_told_so(tmp_path: P
         write_config([str(tmp_path / "scene.tif")], output=tmp_path / "c.yaml", **given)
 
 
-def test_classes_of_a_continuous_target_are_refused(job: Path) -> None:
+def test_classes_of_a_continuous_target_are_refused(job: Path, tmp_path: Path) -> None:
     told = r"classes: a continuous target \(labels.kind: value\) has neither classes nor objects"
-    for change in ("classes=[{code: 1, name: a, color: '#000000'}]", "map.objects.classes=[a]"):
-        with pytest.raises(ConfigError, match=told):
-            load_config(job, changes=[change])
+    with pytest.raises(ConfigError, match=told.replace("classes:", "map.objects.classes:", 1)):
+        load_config(job, changes=["map.objects.classes=[a]"])
+    data = yaml.safe_load(job.read_text()) | {"classes": [{"code": 1, "name": "a", "color": "#000000"}]}
+    (tmp_path / "both.yaml").write_text(yaml.safe_dump(data))
+    with pytest.raises(ConfigError, match=told):
+        load_config(tmp_path / "both.yaml")
 
 
 @pytest.mark.parametrize("value", [{"covariates": ["agb"]}, {"range": [float("nan"), None]}])
