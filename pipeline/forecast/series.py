@@ -111,7 +111,7 @@ def read_series(paths: Sequence[str]) -> Series:
     at = dict(zip(found, number.tolist(), strict=True))
     for (channel, time), values in layers.items():
         cube[at[time], channels.index(channel)] = values
-    blank = ~np.isfinite(cube).any(axis=(2, 3)).T
+    blank = np.asarray(~np.isfinite(cube).any(axis=(2, 3)).T)
     _drop_flat_steps(cube, times, path=paths[0])
     row, col = _living_cells(cube, path=paths[0])
     _warn_of_gaps(blank, channels, times, path=paths[0])

@@ -169,7 +169,9 @@ def _without_gaps(names: NDArray[Any], scheme: ClassScheme | None, *, path: Path
     gone = np.isin(names.astype(str), gaps)
     text = f"{counted(int(gone.sum()), 'feature')} whose class is {', '.join(map(repr, gaps))} left unlabelled"
     warnings.warn(f"{path}: {text}; labels.aliases makes such a word a class", LabelWarning, stacklevel=3)
-    return np.where(gone, None, names)
+    kept = names.copy()
+    kept[gone] = None
+    return kept
 
 
 def _key(name: str) -> str:

@@ -115,7 +115,7 @@ def write_project(
         InputError: a vector file cannot be opened.
     """
     check_target(path, overwrite=overwrite)
-    grids = [item.grid for item in (*scenes, *steps)] + ([mosaic[1]] if mosaic else [])
+    grids = [*(scene.grid for scene in scenes), *(step.grid for step in steps)] + ([mosaic[1]] if mosaic else [])
     crs = grids[-1].crs if mosaic else grids[0].crs
     bounds = [transform_bounds(grid.crs, crs, *grid.bounds) for grid in grids]
     box = [pick(values) for pick, values in zip((min, min, max, max), zip(*bounds, strict=True), strict=True)]
