@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import rasterio
 import rasterio.shutil
+import yaml
 from numpy.typing import NDArray
 from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
@@ -31,8 +32,11 @@ from pipeline.maps.legends import sidecar_paths
 from pipeline.maps.project import RasterLayer, write_project
 from pipeline.maps.style import qml, ramp_pipe
 from pipeline.quantity import Quantity
+from pipeline.report.data import ForecastView, ReportData
+from pipeline.report.page import write_report
 from pipeline.report.style import save
 from pipeline.report.target_figures import forecast_figure
+from pipeline.runs import environment
 from pipeline.settings import checked, section_of
 from pipeline.workflow.outcome import Outcome, Progress, Table
 
@@ -40,7 +44,7 @@ if TYPE_CHECKING:
     from pipeline.forecast.times import Times
 
 
-FIGURE = "forecast"
+FIGURE, REPORT = "forecast", "report.html"
 QUANTILES = ("lower", "median", "upper")
 _TEST_FRAC = 0.1
 _FEWEST_LEARNED = 16
@@ -134,7 +138,13 @@ def forecast_series(settings: ForecastSettings, *, output: Path, overwrite: bool
         raise OutputError("forecasts would become steps of the series", path=output, fix="choose another folder")
     prepare_folder(output)
     project = output / f"{series.name}.qgz"
-    for path in [*targets, project, output / FACTS, *(output / f"{FIGURE}.{kind}" for kind in ("png", "svg"))]:
+    for path in [
+        *targets,
+        project,
+        output / FACTS,
+        output / REPORT,
+        *(output / f"{FIGURE}.{kind}" for kind in ("png", "svg")),
+    ]:
         check_target(path, overwrite=overwrite)
     learned = partial(_trained, series, settings, times=times, seasons=seasons, progress=progress)
     horizons = evaluate(*learned(until=start), start=start, progress=progress)
@@ -143,16 +153,22 @@ def forecast_series(settings: ForecastSettings, *, output: Path, overwrite: bool
     for path, time, layers in zip(targets, times, quantiles, strict=True):
         _write_step(path, series, layers, tags={"TIME": _iso(time), "FORECAST": facts["made"]}, overwrite=overwrite)
     _write_styles(project, targets, series, quantiles, overwrite=overwrite)
-    figures, _ = save(
-        lambda: forecast_figure(series, horizons=horizons, times=times, quantiles=quantiles), output / FIGURE
-    )
+    draw = partial(forecast_figure, series, horizons=horizons, times=times, quantiles=quantiles)
+    figures, _ = save(draw, output / FIGURE)
     write_json(output / FACTS, facts, what="the facts of the forecast")
+    summary, table = _summary(series, horizons, start=start), _table(horizons)
+    first = np.asarray(series.on_cells(quantiles[0])[[1, 0, 2], 0])
+    page = ReportData(
+        title=series.name, scheme=Quantity(series.name).scheme, lead=f"Forecast of {summary}",
+        forecast=ForecastView(draw, Quantity(series.channels[0]), ((targets[0].stem, first),), table.heads, table.rows),
+        settings=yaml.safe_dump(facts["settings"], sort_keys=False), environment=environment(),
+    )  # fmt: skip
     return Outcome(
-        summary=_summary(series, horizons, start=start),
-        written=(project, *targets, *figures, output / FACTS),
+        summary=summary,
+        written=(project, *targets, *write_report(output / REPORT, page)[:1], *figures, output / FACTS),
         hint=f"each file has bands of median, lower and upper bound (90 %) and its TIME in its tags; open {project} in "
         f"QGIS, or landcover view {output}",
-        tables=(_table(horizons),),
+        tables=(table,),
         data=facts,
     )
 

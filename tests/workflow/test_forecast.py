@@ -60,6 +60,10 @@ def test_facts_and_figure_are_written(made):
         assert horizon["count"] == 15 * 11
         assert horizon["best"] in horizon["mae"]
     assert (made / "forecast.png").stat().st_size > 10_000
+    page = (made / "report.html").read_text(encoding="utf-8")
+    assert "Forecast of ndvi: 3 steps ahead" in page
+    assert all(f"<td>{horizon['mae']['network']:.4g}</td>" in page for horizon in facts["horizons"])
+    assert "Values of ndvi_2012-07-01" in page
 
 
 def test_steps_are_shown_in_the_same_colours_by_qgis_and_the_viewer(made):
