@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline.errors import ModelError, ModelWarning
-from pipeline.grid import Grid, Window
+from pipeline.raster import sample_windows
 from pipeline.scenes.derived import plain_scenes
 from pipeline.scenes.opening import LEVELS
 from pipeline.scenes.reader import open_reader
@@ -23,8 +23,7 @@ if TYPE_CHECKING:
     from pipeline.model.bundle import ModelBundle
     from pipeline.scenes.scene import Source
 
-SAMPLE_SIDE = 4
-SAMPLE_PX = 48
+SAMPLE_SIDE, SAMPLE_PX = 4, 48
 # Beyond this ratio of pixel sizes the same field has another texture and the network's context another meaning.
 RESOLUTION_RATIO = 1.5
 # Reflectance against DN is a factor of 10 000, 8-bit against reflectance 255 or more; a scene of only water or only
@@ -170,19 +169,10 @@ def sample_values(source: Source) -> NDArray[np.float32]:
     """Valid pixels of up to 16 small windows spread over a scene, float32 [pixel, band]; perhaps none."""
     parts = []
     with open_reader(source) as reader:
-        for window in _sample_windows(source.grid):
+        for window in sample_windows(source.grid, per_side=SAMPLE_SIDE, side_px=SAMPLE_PX):
             raster = reader.read(window)
             parts.append(raster.values[:, raster.valid].T)
     return np.concatenate(parts)
-
-
-def _sample_windows(grid: Grid) -> list[Window]:
-    """Windows centred in the cells of a 4 x 4 division of the grid; fewer where it is small."""
-    height, width = min(SAMPLE_PX, grid.height), min(SAMPLE_PX, grid.width)
-    fractions = (np.arange(SAMPLE_SIDE) + 0.5) / SAMPLE_SIDE
-    rows = sorted({int((grid.height - height) * f) for f in fractions})
-    cols = sorted({int((grid.width - width) * f) for f in fractions})
-    return [Window(row, col, height, width) for row in rows for col in cols]
 
 
 def check_value_range(bundle: ModelBundle, pixels: NDArray[np.float32], *, path: str) -> None:

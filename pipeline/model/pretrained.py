@@ -205,7 +205,7 @@ def _candidates(sensor: str) -> Iterator[WeightRecord]:
     hub = Path(torch.hub.get_dir()) / "checkpoints"
     if any(hub.glob("*.pth")):  # importing the libraries takes seconds
         theirs = [item for item in libraries_records() if sensor in item.sensors and item.scaling is not None]
-        yield from (item for item in theirs if item.cache.is_file() and item.architecture.startswith("resnet"))
+        yield from (item for item in theirs if item.cache.is_file())
     own, *packages = sorted(shipped_records(), key=lambda item: item.name != OWN_NAME)
     readable = find_spec("onnx") is not None
     yield from (item for item in packages if item.cache.is_file() and readable)

@@ -164,7 +164,7 @@ def libraries_records() -> tuple[WeightRecord, ...]:
 
     theirs: list[Any] = [getattr(torchgeo.models, f"ResNet{size}_Weights") for size in (18, 50, 152)]
     records = [_torchgeo_record(item) for enum in theirs for item in enum]
-    for architecture in (name for name in ENCODERS if name.startswith(("resnet", "vgg"))):
+    for architecture in (name for name in ENCODERS if name.startswith("resnet")):
         records += [
             WeightRecord(
                 str(item), architecture, RGB, item.url, None, "ImageNet-1k, torchvision",

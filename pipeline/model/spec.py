@@ -10,19 +10,7 @@ from pipeline.errors import ModelError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-Encoder = Literal[
-    "resnet18",
-    "resnet34",
-    "resnet50",
-    "resnet101",
-    "resnet152",
-    "vgg11_bn",
-    "vgg13_bn",
-    "vgg16_bn",
-    "vgg19_bn",
-    "efficientnet_b4",
-    "none",
-]
+Encoder = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "efficientnet_b4", "none"]
 Head = Literal["unet", "chip"]
 ENCODERS: tuple[str, ...] = get_args(Encoder)
 HEADS: tuple[str, ...] = get_args(Head)
@@ -48,8 +36,8 @@ class NetworkSpec:
         encoder: A torchvision architecture (EfficientNet-B4 up to stride 16, its gates folded into its weights), or
             "none": the spectral path alone, a network of single pixels or of small neighbourhoods.
         head: "unet" gives logits per pixel; "chip" one class per chip.
-        depth: Encoder stages used, 2..5. A ResNet's stages are its stem and its four layers; a VGG's are what lies
-            between its poolings; an EfficientNet's end where its stride doubles, at 2, 4, 8, 16, and are 4 at most.
+        depth: Encoder stages used, 2..5. A ResNet's stages are its stem and its four layers; an EfficientNet's end
+            where its stride doubles, at 2, 4, 8, 16, and are 4 at most.
         stem_stride: Stride of a ResNet's first layer group: 4 as in torchvision (convolution 2, pooling 2), 2 (no
             pooling) or 1 (neither). Only ResNets have one.
         decoder_channels: Channels of the decoder's steps, coarse to fine; each step doubles the resolution. Of a longer

@@ -34,11 +34,7 @@ if TYPE_CHECKING:
 # Beyond this distance two bands see different things of a surface (SWIR 1.6 and NIR 0.86 um; thermal and optical).
 NEAREST_LIMIT_UM = 0.7
 # The running mean after each kind of stem.
-_NORMS = {
-    "conv1.weight": "bn1.running_mean",
-    "features.0.weight": "features.1.running_mean",
-    "_conv_stem.weight": "_bn0.running_mean",
-}
+_NORMS = {"conv1.weight": "bn1.running_mean", "_conv_stem.weight": "_bn0.running_mean"}
 
 
 def put_weights(
@@ -82,10 +78,9 @@ def load_into(encoder: Encoder, tensors: Mapping[str, torch.Tensor], *, name: st
     Raises:
         ModelError: a tensor is missing or of another shape.
     """
-    prefix = "features." if "features.0.weight" in tensors else ""
     state = {}
     for own, old in encoder.state_dict().items():
-        theirs = re.sub(rf"^stages\.\d+\.(parts\.{branch}\.)?", prefix, own)
+        theirs = re.sub(rf"^stages\.\d+\.(parts\.{branch}\.)?", "", own)
         if theirs.startswith("parts."):  # of another branch
             state[own] = old
             continue

@@ -199,9 +199,5 @@ def _statistics(rasters: Sequence[Raster]) -> Preprocess:
 def _encoder_tensors(network: Network) -> dict[str, torch.Tensor]:
     if network.encoder is None:
         raise ModelError("a network without encoder cannot be pretrained", fix="choose an encoder")
-    vgg = network.spec.encoder.startswith("vgg")
-    tensors = {}
-    for name, value in network.encoder.state_dict().items():
-        plain = name.split(".", 2)[2]
-        tensors[f"features.{plain}" if vgg else plain] = value.detach().cpu().contiguous()
-    return tensors
+    state = network.encoder.state_dict()
+    return {name.split(".", 2)[2]: value.detach().cpu().contiguous() for name, value in state.items()}

@@ -110,17 +110,6 @@ def test_a_file_gives_torchvisions_own_features(tmp_path, wrap, suffix):
         torch.testing.assert_close(turned.encoder(x.flip(1))[-1], found, rtol=1e-3, atol=1e-4)
 
 
-def test_vgg_weights_without_batch_counters_are_taken(tmp_path):
-    tensors = torchvision.models.vgg11_bn(weights=None).state_dict()
-    kept = {name: value for name, value in tensors.items() if "features" in name and "num_batches" not in name}
-    torch.save(kept, tmp_path / "v.pth")
-    weights = load_weights(tmp_path / "v.pth", architecture="vgg11_bn")
-    assert weights.bands == ("red", "green", "blue")
-    spec = NetworkSpec(3, 2, encoder="vgg11_bn", depth=3, decoder_channels=(8,))
-    network = build_network(spec, weights=weights, preprocess=plain(("red", "green", "blue")))
-    assert torch.equal(network.encoder.stem.weight, kept["features.0.weight"])
-
-
 def test_a_model_of_ours_serves_as_weights(bundle, tmp_path):
     path = save_bundle(tmp_path / "model.safetensors", bundle)
     weights = load_weights(path, architecture="resnet18")
@@ -216,7 +205,7 @@ def test_files_that_are_no_weights_are_refused(tmp_path):
     for name, words in (
         ("t.safetensors", "not a weights file"), ("t.pth", "not a weights file"),
         ("text.pth", "not a weights file"), ("absent.pth", "cannot open"),
-        ("fc.pth", "no ResNet or VGG"), ("w.pth", "bands of the weights"),
+        ("fc.pth", "no ResNet"), ("w.pth", "bands of the weights"),
     ):  # fmt: skip
         with pytest.raises(ModelError, match=words):
             load_weights(tmp_path / name, architecture="resnet18")
