@@ -286,7 +286,9 @@ def sample_windows(
         if corners:
             inner = {round(last * i / (per_side - 1) / side_px) * side_px for i in range(per_side - 1)}
             return sorted({*inner, last})
-        return sorted({round((i + 0.5) * length / per_side - side_px / 2) if last else 0 for i in range(per_side)})
+        side = min(side_px, length)
+        count = min(per_side, length // side)
+        return [round((i + 0.5) * length / count - side / 2) for i in range(count)]
 
     height, width = (min(side_px, length) for length in grid.shape)
     rows, cols = (starts(length) for length in grid.shape)
