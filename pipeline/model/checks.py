@@ -184,8 +184,7 @@ def check_value_range(bundle: ModelBundle, pixels: NDArray[np.float32], *, path:
     if not len(pixels):
         warnings.warn(f"{path}: no valid pixel in the windows sampled; values not checked", ModelWarning, stacklevel=4)
         return
-    count = len(bundle.bands)
-    mean, std = np.array(bundle.preprocess.mean[:count]), np.array(bundle.preprocess.std[:count])
+    mean, std = np.array(bundle.preprocess.mean), np.array(bundle.preprocess.std)
     found = np.abs(np.median(pixels, axis=0)) + pixels.std(axis=0)
     ratio = float(np.median(found / (np.abs(mean) + std)))
     if not 1 / SCALE_RATIO <= ratio <= SCALE_RATIO:

@@ -129,7 +129,6 @@ def describe_text(path: str | Path) -> str:
         low, high = about["value_range"][i]
         values = f"{scaling['mean'][i]:<11.4g} {scaling['std'][i]:<11.4g} {low:.4g} .. {high:.4g}"
         lines.append(f"  {band:<15} {about['units'][i]:<12} {values}")
-    lines += [f"  ({a} - {b}) / ({a} + {b})" for a, b in scaling["indices"]]
     lines.append(f"temperature  {about['temperature']:g}")
     lines += [f"lifted       odds of {name} x {lift:g}" for name, lift in about["provenance"].get("lifted", {}).items()]
     return "\n".join(lines)

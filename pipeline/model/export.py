@@ -1,6 +1,6 @@
 """A model for other programs: ONNX (onnxruntime, the QGIS plugin Deepness) and torch.export.
 
-The graph holds everything from stored values to class probabilities: standardisation, clipping, indices, the network
+The graph holds everything from stored values to class probabilities: standardisation, clipping, the network
 with its batch norms folded, temperature, softmax. Two feeds, as programs differ in what they put in:
 
 * ``values``: what the file stores (DN); the graph applies ``scale`` and ``offset``, then the model's own scaling.
@@ -79,8 +79,7 @@ def exportable(
     scales, offsets = _per_band(bundle, scale, 1.0, "scale"), _per_band(bundle, offset, 0.0, "offset")
     if feed == "values":
         return Exportable(bundle, gain=scales, bias=offsets)
-    count = len(bundle.bands)
-    return Exportable(bundle, gain=bundle.preprocess.std[:count], bias=bundle.preprocess.mean[:count])
+    return Exportable(bundle, gain=bundle.preprocess.std, bias=bundle.preprocess.mean)
 
 
 def _per_band(bundle: ModelBundle, given: Sequence[float] | None, default: float, name: str) -> list[float]:

@@ -31,7 +31,7 @@ class NetworkSpec:
     the convolutions.
 
     Attributes:
-        bands_in: Channels of the standardised input (bands and indices).
+        bands_in: Channels of the standardised input.
         classes: Number of classes, the channels of the logits.
         encoder: A torchvision architecture (EfficientNet-B4 up to stride 16, its gates folded into its weights), or
             "none": the spectral path alone, a network of single pixels or of small neighbourhoods.

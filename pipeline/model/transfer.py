@@ -59,10 +59,8 @@ def put_weights(
         weights = weights.of_bands([name for name in weights.bands if name in preprocess.bands], given=preprocess.bands)
     tensors = dict(weights.tensors)
     stem = tensors[weights.stem_name].float()
-    if tuple(weights.bands) == (*preprocess.bands, *(f"index {a} {b}" for a, b in preprocess.indices)):
-        matched = stem
-    else:
-        matched = match_stem(stem, known=weights.bands, wanted=preprocess.bands, indices=len(preprocess.indices))
+    same = tuple(weights.bands) == preprocess.bands
+    matched = stem if same else match_stem(stem, known=weights.bands, wanted=preprocess.bands)
     norm = _NORMS[weights.stem_name]
     if weights.scaling is not None:
         mean, std = _scaling_for(weights, preprocess, units or ("",) * len(preprocess.bands))
@@ -125,17 +123,16 @@ def _scaling_for(
     return mean, std
 
 
-def match_stem(weight: torch.Tensor, *, known: Sequence[str], wanted: Sequence[str], indices: int = 0) -> torch.Tensor:
-    """Filters for ``wanted`` bands and then ``indices`` further channels.
+def match_stem(weight: torch.Tensor, *, known: Sequence[str], wanted: Sequence[str]) -> torch.Tensor:
+    """Filters for ``wanted`` bands.
 
     Args:
         weight: float [filter, band, row, col], bands in the order of ``known``.
         known: Common names of the bands that the weights were trained on.
         wanted: Common names of the bands of the new network.
-        indices: Channels after the bands that start at zero.
 
     Returns:
-        float [filter, band, row, col] with ``len(wanted) + indices`` bands.
+        float [filter, band, row, col] with the ``wanted`` bands.
     """
     chosen = [nearest_band(name, known) for name in wanted]
     mean = weight.mean(dim=1)
@@ -143,8 +140,7 @@ def match_stem(weight: torch.Tensor, *, known: Sequence[str], wanted: Sequence[s
     if sorted(name or "" for name in chosen) != sorted(known):
         power = filters.pow(2).sum()
         filters = filters * torch.where(power > 0, weight.pow(2).sum() / power, torch.ones_like(power)).sqrt()
-    blank = weight.new_zeros((weight.shape[0], indices, *weight.shape[2:]))
-    return torch.cat([filters, blank], dim=1)
+    return filters
 
 
 def nearest_band(name: str, known: Sequence[str]) -> str | None:

@@ -191,8 +191,7 @@ def read_weights(path: Path, *, bands: tuple[str, ...] = ()) -> EncoderWeights:
             bands_at_once=float(about.get("bands_at_once", 0)),
         )
     if KEY in metadata:
-        scaling = read_header(path)["preprocess"]
-        return replace(weights, bands=(*scaling["bands"], *(f"index {a} {b}" for a, b in scaling["indices"])))
+        return replace(weights, bands=tuple(read_header(path)["preprocess"]["bands"]))
     return replace(weights, bands=RGB) if not bands and weights.inputs == len(RGB) else weights
 
 

@@ -25,7 +25,6 @@ from pipeline.inference.probe import pixel_logits
 from pipeline.splits.settings import METHODS, Method
 from pipeline.training.chips import choose_chips
 from pipeline.training.fit import fit
-from pipeline.training.fold_figures import FoldResult
 from pipeline.training.settings import learned_polygons
 
 if TYPE_CHECKING:
@@ -55,6 +54,21 @@ class Trial:
     # Of each method, changes with all that its result depends on but the split and the labelled pixels; without keys
     # what is in the folder is taken for that of the same settings
     keys: Mapping[Method, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class FoldResult:
+    """One method on one fold."""
+
+    method: Method  # One of METHODS
+    fold: int  # From 0
+    reference: NDArray[np.uint8]  # [pixel] class codes of the test pixels
+    predicted: NDArray[np.uint8]  # [pixel] class codes given; 0 where the scene is not valid
+    polygon: NDArray[np.int32]  # [pixel]
+    seconds: float  # Time to train and predict
+    seed: int = 0  # Of the folds
+    learned: int = 0  # Polygons that were learned from
+    not_valid: int = 0  # Test pixels that were taken out because no method could see them
 
 
 def cross_validate(

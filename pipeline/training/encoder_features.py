@@ -100,10 +100,9 @@ class FrozenFeatures:
         return replace(found, scaling=(mean, std), units=())
 
     def _values(self, x: torch.Tensor) -> torch.Tensor:
-        """The scene's values of standardised channels; indices are left out."""
-        bands = len(self.preprocess.bands)
+        """The scene's values of standardised channels."""
         mean, std = (x.new_tensor(part)[:, None, None] for part in (self.preprocess.mean, self.preprocess.std))
-        return (x[:, :bands] * std[:bands] + mean[:bands]) * self.factor
+        return (x * std + mean) * self.factor
 
 
 def frozen_features(
@@ -127,14 +126,13 @@ def frozen_features(
     counts = sensor == "sentinel-2" and set(units) == {"DN"}
 
     def scaled(factor: float) -> FrozenFeatures | None:
-        bands = len(preprocess.bands)
         found = find_encoders(
             preprocess.bands,
             sensor=sensor,
             level=level,
-            units=units if factor == 1 else (REFLECTANCE,) * bands,
+            units=units if factor == 1 else (REFLECTANCE,) * len(preprocess.bands),
             weights=context.weights,
-            statistics=(_scaled(preprocess.mean[:bands], factor), _scaled(preprocess.std[:bands], factor)),
+            statistics=(_scaled(preprocess.mean, factor), _scaled(preprocess.std, factor)),
         )
         return FrozenFeatures(found, preprocess, factor) if found else None
 

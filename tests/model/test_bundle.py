@@ -179,7 +179,7 @@ def test_a_model_that_does_not_fit_itself_is_refused(bundle):
         with pytest.raises(ModelError):
             replace(bundle, **wrong)
     with pytest.raises(ModelError, match="does not fit bands"):
-        replace(bundle, preprocess=replace(bundle.preprocess, indices=(), mean=(0.0,) * 2, std=(1.0,) * 2))
+        replace(bundle, preprocess=replace(bundle.preprocess, bands=("red",), mean=(0.0,), std=(1.0,)))
     with pytest.raises(ModelError, match="not JSON"):
         to_bytes(replace(bundle, provenance={"x": object()}))
 
