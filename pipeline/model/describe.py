@@ -114,7 +114,9 @@ def describe_text(path: str | Path) -> str:
     lines = [f"model        {about['file']} ({about['bytes'] / 1e6:.1f} MB, {about['weights'] / 1e6:.2f} M weights)"]
     for number, spec in enumerate(about["specs"], 1):
         lines.append(f"member {number}     {_network_text(spec)}, share {about['shares'][number - 1]:.2f}")
-    when = about["provenance"].get("trained_utc") or _date_of(Path(path))
+    # Two runs of one job write the same bytes, so no time is in them but the file's.
+    of_file = f"{datetime.fromtimestamp(Path(path).stat().st_mtime, UTC):%Y-%m-%d %H:%M} UTC (date of the file)"
+    when = about["provenance"].get("trained_utc") or of_file
     polygons = about["provenance"].get("polygons", {})
     learned = sum(polygons.get(part, 0) for part in ("train", "validation"))
     lines.append(
@@ -132,11 +134,6 @@ def describe_text(path: str | Path) -> str:
     lines.append(f"temperature  {about['temperature']:g}")
     lines += [f"lifted       odds of {name} x {lift:g}" for name, lift in about["provenance"].get("lifted", {}).items()]
     return "\n".join(lines)
-
-
-def _date_of(path: Path) -> str:
-    """When a file was written: two runs of one job write the same bytes, so no time is in them."""
-    return f"{datetime.fromtimestamp(path.stat().st_mtime, UTC):%Y-%m-%d %H:%M} UTC (date of the file)"
 
 
 def _scene_text(item: dict[str, Any]) -> str:

@@ -186,16 +186,14 @@ def _torchgeo_record(item: Any) -> WeightRecord:
     words = item.name.split("_")
     # Band 10 of Sentinel-2 (cirrus) is in level 1C alone.
     level = next((word for word in ("TOA", "SR") if word in words), "TOA" if "cirrus" in bands else "")
+    if sensor is None and item.name.startswith("SENTINEL1"):
+        sensor = "sentinel-1"
     repo = str(item.meta.get("repo", ""))
     licence = _LICENCES.get(repo.removeprefix("https://github.com/"), "")
     return WeightRecord(
-        str(item), architecture, bands, item.url, scaling, about, sensor=sensor or _radar(item.name), level=level,
+        str(item), architecture, bands, item.url, scaling, about, sensor=sensor or "", level=level,
         licence=licence, source=repo,
     )  # fmt: skip
-
-
-def _radar(name: str) -> str:
-    return "sentinel-1" if name.startswith("SENTINEL1") else ""
 
 
 def _reflectance_scaling(item: Any, count: int) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
