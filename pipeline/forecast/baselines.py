@@ -29,15 +29,10 @@ _RIDGE_ROWS, _PENALTY = 60_000, 100.0
 
 @dataclass(frozen=True, eq=False)
 class Climate:
-    """Historical average of each step of the longest cycle, of the steps before ``until`` alone.
+    """Historical average of each step of the longest cycle, of the steps before ``until`` alone."""
 
-    Attributes:
-        average: float32 [step of the cycle, channel, cell].
-        mean: float32 [channel, cell].
-    """
-
-    average: Floats
-    mean: Floats
+    average: Floats  # float32 [step of the cycle, channel, cell]
+    mean: Floats  # float32 [channel, cell]
 
     def at(self, rows: Rows, step: NDArray[np.int64]) -> Floats:
         """The average of a step of each row, float32 [row]."""

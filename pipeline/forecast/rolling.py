@@ -26,23 +26,14 @@ NETWORK = "network"
 
 @dataclass(frozen=True)
 class Horizon:
-    """Errors of forecasts of so many steps ahead, in the units of the series.
+    """Errors of forecasts of so many steps ahead, in the units of the series."""
 
-    Attributes:
-        ahead: Steps.
-        count: Forecasts.
-        mae: Mean absolute error by method, the network first.
-        rmse: Root mean square error likewise.
-        coverage: Share of the values that lie in their interval of 90 %.
-        width: Mean width of the intervals.
-    """
-
-    ahead: int
-    count: int
-    mae: dict[str, float]
-    rmse: dict[str, float]
-    coverage: float
-    width: float
+    ahead: int  # Steps
+    count: int  # Forecasts
+    mae: dict[str, float]  # Mean absolute error by method, the network first
+    rmse: dict[str, float]  # Root mean square error likewise
+    coverage: float  # Share of the values that lie in their interval of 90 %
+    width: float  # Mean width of the intervals
 
     @property
     def best(self) -> str:

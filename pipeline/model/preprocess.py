@@ -23,19 +23,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Preprocess:
-    """How values of ``bands`` become the network's input channels.
+    """How values of ``bands`` become the network's input channels."""
 
-    Attributes:
-        bands: Names in order.
-        mean: Mean of each band, in its unit.
-        std: Standard deviation of each band; positive.
-        clip: Standardised values are held within plus and minus this, so that a glint or a cloud edge does not
-            dominate a neighbourhood; 0 for no limit.
-    """
-
-    bands: tuple[str, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    bands: tuple[str, ...]  # Names in order
+    mean: tuple[float, ...]  # Mean of each band, in its unit
+    std: tuple[float, ...]  # Standard deviation of each band; positive
+    # Standardised values are held within plus and minus this, so that a glint or a cloud edge does not dominate a
+    # neighbourhood; 0 for no limit
     clip: float = 8.0
 
     def __post_init__(self) -> None:

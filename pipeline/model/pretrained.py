@@ -50,21 +50,13 @@ SEARCH_ORDER = (
 
 @dataclass(frozen=True, eq=False)
 class PretrainedEncoder:
-    """An encoder whose weights are given, and the bands it takes.
+    """An encoder whose weights are given, and the bands it takes."""
 
-    Attributes:
-        record: What is known of the weights.
-        loaded: The weights as they were read.
-        given: Bands of the values that :meth:`features` gets, in order.
-        bands: Those that it takes, in the order of the weights.
-        network: The encoder, in evaluation mode, without gradients.
-    """
-
-    record: WeightRecord
-    loaded: EncoderWeights
-    given: tuple[str, ...]
-    bands: tuple[str, ...]
-    network: Encoder
+    record: WeightRecord  # What is known of the weights
+    loaded: EncoderWeights  # The weights as they were read
+    given: tuple[str, ...]  # Bands of the values that :meth:`features` gets, in order
+    bands: tuple[str, ...]  # Those that it takes, in the order of the weights
+    network: Encoder  # The encoder, in evaluation mode, without gradients
 
     @property
     def name(self) -> str:

@@ -74,35 +74,21 @@ _UKIS_SCALING = {
 
 @dataclass(frozen=True)
 class WeightRecord:
-    """A published set of weights.
+    """A published set of weights."""
 
-    Attributes:
-        name: As it is given in the setting ``weights``.
-        architecture: "resnet18" ...
-        bands: Common names in order.
-        url: Where it is downloaded from; the package's page for weights that a package ships.
-        scaling: As in EncoderWeights.
-        about: Data set and publication.
-        sensor: "sentinel-2", "landsat-oli" ..., several apart by spaces; "" for photographs and what the record does
-            not say.
-        level: "TOA" (top of atmosphere), "SR" (surface reflectance), both ("TOA SR") or "" where the record does not
-            say.
-        licence: Of the weights, "" where it is not known.
-        source: Where they come from.
-        file: Of weights that a package ships, the file; None where they are downloaded.
-    """
-
-    name: str
-    architecture: str
-    bands: tuple[str, ...]
-    url: str
-    scaling: tuple[tuple[float, ...], tuple[float, ...]] | None
-    about: str
+    name: str  # As it is given in the setting ``weights``
+    architecture: str  # "resnet18" ...
+    bands: tuple[str, ...]  # Common names in order
+    url: str  # Where it is downloaded from; the package's page for weights that a package ships
+    scaling: tuple[tuple[float, ...], tuple[float, ...]] | None  # As in EncoderWeights
+    about: str  # Data set and publication
+    # "sentinel-2", "landsat-oli" ..., several apart by spaces; "" for photographs and what the record does not say
     sensor: str = ""
+    # "TOA" (top of atmosphere), "SR" (surface reflectance), both ("TOA SR") or "" where the record does not say
     level: str = ""
-    licence: str = ""
-    source: str = ""
-    file: Path | None = None
+    licence: str = ""  # Of the weights, "" where it is not known
+    source: str = ""  # Where they come from
+    file: Path | None = None  # Of weights that a package ships, the file; None where they are downloaded
 
     @property
     def cache(self) -> Path:

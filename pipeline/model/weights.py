@@ -36,26 +36,20 @@ FILE_SUFFIXES = {".pth", ".pt", ".ckpt", ".bin", ".safetensors", ".tar"}
 
 @dataclass(frozen=True, eq=False)
 class EncoderWeights:
-    """Weights of an encoder and the bands they know.
+    """Weights of an encoder and the bands they know."""
 
-    Attributes:
-        name: The record's name or the file.
-        architecture: "resnet18" ...; "" where the tensors are of none we know.
-        tensors: Under torchvision's names (conv1.weight, layer1.0.conv1.weight), without classifier.
-        bands: Common names in the order of the first convolution's input.
-        scaling: (mean, std) per band that the weights were trained with; None where they expect standardised bands or
-            the record does not say what its values were.
-        units: Unit of each band's scaling: reflectance for published weights; () where it is not known.
-        bands_at_once: Of weights trained with bands left out at random: as many bands as the stem was scaled to, see
-            :meth:`of_bands`; 0 for all others.
-    """
-
-    name: str
-    architecture: str
+    name: str  # The record's name or the file
+    architecture: str  # "resnet18" ...; "" where the tensors are of none we know
+    # Under torchvision's names (conv1.weight, layer1.0.conv1.weight), without classifier
     tensors: Mapping[str, torch.Tensor]
-    bands: tuple[str, ...]
+    bands: tuple[str, ...]  # Common names in the order of the first convolution's input
+    # (mean, std) per band that the weights were trained with; None where they expect standardised bands or the record
+    # does not say what its values were
     scaling: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    # Unit of each band's scaling: reflectance for published weights; () where it is not known
     units: tuple[str, ...] = ()
+    # Of weights trained with bands left out at random: as many bands as the stem was scaled to, see :meth:`of_bands`; 0
+    # for all others
     bands_at_once: float = 0.0
 
     @property

@@ -50,15 +50,10 @@ OpenFile: TypeAlias = "DatasetReader | WarpedVRT | CoarseFile | FineFile"
 
 
 class Reader(Closing):
-    """Gives Rasters of windows: of a scene, a stack of dates, a composite; a context manager.
+    """Gives Rasters of windows: of a scene, a stack of dates, a composite; a context manager."""
 
-    Attributes:
-        grid: The grid that windows are counted on.
-        bands: Names of the bands of every Raster read.
-    """
-
-    grid: Grid
-    bands: tuple[str, ...]
+    grid: Grid  # The grid that windows are counted on
+    bands: tuple[str, ...]  # Names of the bands of every Raster read
 
     @abstractmethod
     def read(self, window: Window) -> Raster:

@@ -38,17 +38,11 @@ _CALIBRATE, _BATCH = 64, 16
 
 @dataclass(frozen=True, eq=False)
 class FrozenFeatures:
-    """A frozen encoder that sees standardised chips.
+    """A frozen encoder that sees standardised chips."""
 
-    Attributes:
-        encoders: The pretrained encoders: side by side where there are several.
-        preprocess: How the chips are standardised.
-        factor: What the scene's values are multiplied with to be in the unit of the weights.
-    """
-
-    encoders: tuple[PretrainedEncoder, ...]
-    preprocess: Preprocess
-    factor: float = 1.0
+    encoders: tuple[PretrainedEncoder, ...]  # The pretrained encoders: side by side where there are several
+    preprocess: Preprocess  # How the chips are standardised
+    factor: float = 1.0  # What the scene's values are multiplied with to be in the unit of the weights
 
     @property
     def count(self) -> int:

@@ -42,21 +42,14 @@ _LEAST_VALID = 0.5
 
 @dataclass(frozen=True, eq=False)
 class Pretrained:
-    """An encoder that has seen the scenes.
+    """An encoder that has seen the scenes."""
 
-    Attributes:
-        tensors: Under torchvision's names.
-        preprocess: Its bands and their scaling.
-        history: Rows of the log: step, ``loss``, seconds.
-        settings: How it was trained.
-        baseline: Loss of giving every missing value its mean (0 after standardisation) on the first batch: what
-            nothing learned would score.
-    """
-
-    tensors: dict[str, torch.Tensor]
-    preprocess: Preprocess
-    history: list[dict[str, float]]
-    settings: PretrainSettings
+    tensors: dict[str, torch.Tensor]  # Under torchvision's names
+    preprocess: Preprocess  # Its bands and their scaling
+    history: list[dict[str, float]]  # Rows of the log: step, ``loss``, seconds
+    settings: PretrainSettings  # How it was trained
+    # Loss of giving every missing value its mean (0 after standardisation) on the first batch: what nothing learned
+    # would score
     baseline: float
 
 
