@@ -178,12 +178,9 @@ def assess_map(
     else:
         design = assume_plain(units, drawn, scheme=scheme, counted=class_areas(map_path))
     figures = estimate_accuracy(
-        scheme.code_to_index[units.map_code],
-        scheme.code_to_index[units.reference_code],
-        names=scheme.names,
-        frame=design.frame,
-        unit_area=unit_area(grid, units.row, units.col),
-    )
+        scheme.code_to_index[units.map_code], scheme.code_to_index[units.reference_code], names=scheme.names,
+        frame=design.frame, unit_area=unit_area(grid, units.row, units.col),
+    )  # fmt: skip
     helped: dict[str, float] | None = None
     if settings.assist is not None:
         figures, design, helped = _assisted(figures, design, units, map_path, settings.assist, scheme=scheme)
@@ -209,13 +206,9 @@ def _assisted(
     auxiliary = centred_confidence(map_path, path, units)
     grid = read_grid(map_path)
     found, widths = assist(
-        figures,
-        scheme.code_to_index[units.map_code],
-        scheme.code_to_index[units.reference_code],
-        frame=design.frame,
-        auxiliary=auxiliary,
-        unit_area=unit_area(grid, units.row, units.col),
-    )
+        figures, scheme.code_to_index[units.map_code], scheme.code_to_index[units.reference_code], frame=design.frame,
+        auxiliary=auxiliary, unit_area=unit_area(grid, units.row, units.col),
+    )  # fmt: skip
     gain = "it would not make any interval narrower"
     if widths:
         most, overall = (100 * (1 - part) for part in (min(widths.values()), widths.get("overall accuracy", 1.0)))

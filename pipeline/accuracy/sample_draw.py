@@ -104,12 +104,9 @@ def _stratified(
         )
     else:
         shares, how = share_out(
-            settings.size,
-            settings.allocation or "olofsson",
-            units=[int(n) for n in units[values]],
-            expected=by_stratum(settings.expected_users, names),
-            target_se=settings.target_se,
-        )
+            settings.size, settings.allocation or "olofsson", units=[int(n) for n in units[values]],
+            expected=by_stratum(settings.expected_users, names), target_se=settings.target_se,
+        )  # fmt: skip
     row, col, stratum = pick(dataset, layer, count, values, shares, rng)
     table = tuple(
         Stratum(int(value), name, int(units[value]), float(count.area_ha[value]), drawn)

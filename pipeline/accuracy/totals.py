@@ -267,11 +267,9 @@ def panel_units(
     field = settings.field or ""
     if YEAR not in field:
         raise ReferenceDataError(
-            "one field for all years",
-            path=settings.reference,
-            got=field or None,
+            "one field for all years", path=settings.reference, got=field or None,
             expected="a field such as class_{year}",
-        )
+        )  # fmt: skip
     if settings.strata is not None and str(settings.strata) == "map":
         fix = "name with --strata the map that the sample was drawn from, or its design with --design"
         raise ReferenceDataError("strata of a panel change with the map of each year", path=settings.reference, fix=fix)

@@ -38,12 +38,9 @@ def observed(results: Sequence[FoldResult]) -> list[FoldResult]:
 
 def _kept(item: FoldResult, seen: NDArray[np.bool_]) -> FoldResult:
     return replace(
-        item,
-        reference=item.reference[seen],
-        predicted=item.predicted[seen],
-        polygon=item.polygon[seen],
+        item, reference=item.reference[seen], predicted=item.predicted[seen], polygon=item.polygon[seen],
         not_valid=int((~seen).sum()),
-    )
+    )  # fmt: skip
 
 
 def figures(reference: NDArray[np.uint8], predicted: NDArray[np.uint8]) -> Figures:

@@ -96,14 +96,10 @@ class Prediction(Closing):
 
 
 def predict_scene(
-    bundle: ModelBundle,
-    source: Source,
-    *,
-    out: Path,
-    settings: MapSettings | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    bundle: ModelBundle, source: Source,
+    *, out: Path, settings: MapSettings | None = None, progress: Callable[[int, int], None] | None = None,
     key: Key | None = None,
-) -> Prediction:
+) -> Prediction:  # fmt: skip
     """Map one scene into stores of rows, continuing where an interrupted run of the same kind stopped.
 
     ``source`` has the bands of the model; others are not read. ``out`` is for the stores and the journal of this scene
@@ -135,14 +131,9 @@ def predict_scene(
 
 
 def open_run(
-    bundle: ModelBundle,
-    source: Source,
-    *,
-    out: Path,
-    settings: MapSettings | None = None,
-    planner: Planner = make_plan,
-    key: Key | None = None,
-) -> Run:
+    bundle: ModelBundle, source: Source,
+    *, out: Path, settings: MapSettings | None = None, planner: Planner = make_plan, key: Key | None = None,
+) -> Run:  # fmt: skip
     """The stores and the journal of a scene, new or as an earlier run left them; whoever opens it closes it.
 
     Arguments as of :func:`predict_scene`; ``planner`` decides what the settings leave open, maybe on another machine.

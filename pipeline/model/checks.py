@@ -58,12 +58,9 @@ def check_source(bundle: ModelBundle, source: Source) -> Source:
     missing = [name for name in bundle.bands if name not in source.band_names]
     if missing:
         raise ModelError(
-            f"scene lacks band {', '.join(missing)} of the model",
-            path=source.path,
-            got=", ".join(source.band_names),
-            expected=", ".join(bundle.bands),
-            fix="name the scene's bands or use a model trained on these bands",
-        )
+            f"scene lacks band {', '.join(missing)} of the model", path=source.path, got=", ".join(source.band_names),
+            expected=", ".join(bundle.bands), fix="name the scene's bands or use a model trained on these bands",
+        )  # fmt: skip
     _check_level(bundle, source)
     _check_resolution(bundle, source)
     chosen = source.select(bundle.bands)
@@ -117,12 +114,10 @@ def _check_level(bundle: ModelBundle, source: Source) -> None:
     known = {LEVELS.get(item.level, item.level): item.level for item in bundle.sources if item.level}
     if known and source.level and LEVELS.get(source.level, source.level) not in known:
         raise ModelError(
-            "scene is of another product level than the model was trained on",
-            path=source.path,
-            got=_level_text(source.level),
-            expected=" or ".join(_level_text(level) for level in sorted(known.values())),
+            "scene is of another product level than the model was trained on", path=source.path,
+            got=_level_text(source.level), expected=" or ".join(_level_text(level) for level in sorted(known.values())),
             fix="use the same product level or train on this one",
-        )
+        )  # fmt: skip
     sensors = {item.sensor for item in bundle.sources if item.sensor}
     if sensors and source.sensor and source.sensor not in sensors:
         what = f"{source.path}: scene of {source.sensor}, but the model was trained on {' and '.join(sorted(sensors))}"
@@ -138,12 +133,9 @@ def _check_units(bundle: ModelBundle, source: Source) -> None:
     for name, unit, expected in zip(bundle.bands, source.units, bundle.units, strict=True):
         if unit != expected and "DN" not in {unit, expected} and unit and expected:
             raise ModelError(
-                f"band {name} is in another unit than the model was trained on",
-                path=source.path,
-                got=unit,
-                expected=expected,
-                fix="use a product in that unit or train on this one",
-            )
+                f"band {name} is in another unit than the model was trained on", path=source.path, got=unit,
+                expected=expected, fix="use a product in that unit or train on this one",
+            )  # fmt: skip
 
 
 def _check_resolution(bundle: ModelBundle, source: Source) -> None:
@@ -157,12 +149,10 @@ def _check_resolution(bundle: ModelBundle, source: Source) -> None:
         warnings.warn(f"{what}; expect worse borders and textures", ModelWarning, stacklevel=4)
         return
     raise ModelError(
-        "scene has pixels of another size than the model was trained on",
-        path=source.path,
-        got=size,
+        "scene has pixels of another size than the model was trained on", path=source.path, got=size,
         expected=f"{bundle.gsd_m:.3g} m",
         fix=f"read it at that size (--resolution {bundle.gsd_m:.3g}, or inputs.resolution_m) or train on this one",
-    )
+    )  # fmt: skip
 
 
 def sample_values(source: Source) -> NDArray[np.float32]:
@@ -211,11 +201,9 @@ def _check_range(bundle: ModelBundle, pixels: NDArray[np.float32], *, path: str)
         worst = int(np.argmax(outside))
         raise ModelError(
             f"{outside[worst]:.0%} of the values of band {bundle.bands[worst]} lie outside the training range",
-            path=path,
-            got=_range_text(pixels, bundle),
-            expected=_expected_text(bundle),
+            path=path, got=_range_text(pixels, bundle), expected=_expected_text(bundle),
             fix="check the scale, the offset and the order of the bands",
-        )
+        )  # fmt: skip
     odd = [f"{bundle.bands[i]} ({outside[i]:.0%})" for i in np.flatnonzero(outside > WARN_SHARE)]
     if odd:
         what = f"{path}: values outside the model's training range in band {', '.join(odd)}"

@@ -45,11 +45,8 @@ def read_header(path: str | Path) -> dict[str, Any]:
     if not 1 <= version <= FORMAT:
         raise ModelError(
             "model written by a newer version" if version > FORMAT else "the header of the model cannot be read",
-            path=path,
-            got=f"format {version}",
-            expected=f"1 to {FORMAT}",
-            fix="update landcover-pipeline",
-        )
+            path=path, got=f"format {version}", expected=f"1 to {FORMAT}", fix="update landcover-pipeline",
+        )  # fmt: skip
     return about
 
 
@@ -83,12 +80,9 @@ def _refuse_cut(path: str | Path, tensors: dict[str, Any], size: int) -> None:
         raise ModelError("the header of the model cannot be read", path=path, got=repr(err)) from err
     if needed != size:
         raise ModelError(
-            "model file is cut off" if needed > size else "model file has bytes beyond its end",
-            path=path,
-            got=f"{size} bytes of weights",
-            expected=needed,
-            fix="copy or train it again",
-        )
+            "model file is cut off" if needed > size else "model file has bytes beyond its end", path=path,
+            got=f"{size} bytes of weights", expected=needed, fix="copy or train it again",
+        )  # fmt: skip
 
 
 def describe(path: str | Path) -> dict[str, Any]:

@@ -51,12 +51,9 @@ class Preprocess:
     @classmethod
     def from_statistics(
         cls,
-        *,
-        bands: Sequence[str],
-        mean: Sequence[float] | NDArray[Any],
-        std: Sequence[float] | NDArray[Any],
+        *, bands: Sequence[str], mean: Sequence[float] | NDArray[Any], std: Sequence[float] | NDArray[Any],
         clip: float = 8.0,
-    ) -> Self:
+    ) -> Self:  # fmt: skip
         """From means and deviations per band; a deviation of 0 becomes 1."""
         return cls(tuple(bands), tuple(map(float, mean)), tuple(float(x) if x > 0 else 1.0 for x in std), clip)
 

@@ -152,13 +152,9 @@ class PretrainedEncoder:
 
 def find_encoders(
     bands: Sequence[str],
-    *,
-    sensor: str = "",
-    level: str = "",
-    units: Sequence[str] = (),
-    weights: str = "auto",
+    *, sensor: str = "", level: str = "", units: Sequence[str] = (), weights: str = "auto",
     statistics: tuple[Sequence[float], Sequence[float]] | None = None,
-) -> tuple[PretrainedEncoder, ...]:
+) -> tuple[PretrainedEncoder, ...]:  # fmt: skip
     """The pretrained encoders for a scene; none where none fits.
 
     Args:
@@ -234,12 +230,9 @@ def _taken(record: WeightRecord, bands: Sequence[str], sensor: str) -> tuple[str
 
 
 def _far(
-    record: WeightRecord,
-    bands: Sequence[str],
-    *,
-    sensor: str,
-    statistics: tuple[Sequence[float], Sequence[float]] | None,
-) -> str:
+    record: WeightRecord, bands: Sequence[str],
+    *, sensor: str, statistics: tuple[Sequence[float], Sequence[float]] | None,
+) -> str:  # fmt: skip
     """Why values are not in the unit of a record, "" where they are or nothing is known of them."""
     if statistics is None or record.scaling is None:
         return ""

@@ -248,11 +248,9 @@ def fetch_weights(record: WeightRecord, *, progress: Callable[[int, int], None] 
                 _check_hash(part, target.name)
         except (URLError, OutputError) as err:
             raise ModelError(
-                f"cannot download weights {record.name}",
-                path=record.url,
-                got=err,
+                f"cannot download weights {record.name}", path=record.url, got=err,
                 fix=f"download it where there is a network and put it at {target}, or set weights: none",
-            ) from err
+            ) from err  # fmt: skip
     _check_hash(target, target.name)
     return target
 

@@ -159,11 +159,8 @@ def nearest_band(name: str, known: Sequence[str]) -> str | None:
 
 def rescale_stem(
     weight: torch.Tensor,
-    *,
-    preprocess: Preprocess,
-    mean: Sequence[float],
-    std: Sequence[float],
-) -> tuple[torch.Tensor, torch.Tensor]:
+    *, preprocess: Preprocess, mean: Sequence[float], std: Sequence[float],
+) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
     """The same stem for input standardised by ``preprocess`` instead of the weights' own scaling.
 
     With z = (x - m) / s from preprocess and u = (x - mean) / std as the weights expect,

@@ -109,12 +109,9 @@ def load_weights(source: str | Path, *, architecture: str, bands: Sequence[str] 
         weights = record_weights(record) if found == architecture else EncoderWeights(record.name, found, {}, ())
     if found != architecture:
         raise ModelError(
-            f"{what} are of another architecture",
-            path=path,
-            got=found or "none that is known",
-            expected=architecture,
+            f"{what} are of another architecture", path=path, got=found or "none that is known", expected=architecture,
             fix=f"set encoder: {found or 'another'}, or choose other weights",
-        )
+        )  # fmt: skip
     _check_bands(weights, path=path)
     return weights
 
@@ -178,12 +175,9 @@ def read_weights(path: Path, *, bands: tuple[str, ...] = ()) -> EncoderWeights:
         about = parse_json(metadata[ENCODER_KEY], what="the header of the weights", path=path, error=ModelError)
         scaling = (tuple(about["mean"]), tuple(about["std"]))
         return replace(
-            weights,
-            bands=tuple(about["bands"]),
-            scaling=scaling,
-            units=tuple(about.get("units", ())),
+            weights, bands=tuple(about["bands"]), scaling=scaling, units=tuple(about.get("units", ())),
             bands_at_once=float(about.get("bands_at_once", 0)),
-        )
+        )  # fmt: skip
     if KEY in metadata:
         return replace(weights, bands=tuple(read_header(path)["preprocess"]["bands"]))
     return replace(weights, bands=RGB) if not bands and weights.inputs == len(RGB) else weights
@@ -217,12 +211,10 @@ def save_encoder(path: Path, tensors: Mapping[str, torch.Tensor], *, about: Mapp
 def _check_bands(weights: EncoderWeights, *, path: Path) -> None:
     if len(weights.bands) != weights.inputs:
         raise ModelError(
-            "bands of the weights",
-            path=path,
-            got=", ".join(weights.bands) or "none",
+            "bands of the weights", path=path, got=", ".join(weights.bands) or "none",
             expected=f"{weights.inputs} names, as many as its first convolution has inputs",
             fix="name them in order in the setting weights_bands",
-        )
+        )  # fmt: skip
 
 
 def _read_tensors(path: Path) -> dict[str, torch.Tensor]:

@@ -86,11 +86,8 @@ class _Open(Generic[Result]):
 
 def map_over_dask(
     works: Iterator[SceneWork[Result] | Done[Result]],
-    *,
-    bundle: ModelBundle,
-    client: Any,
-    report: Callable[[Done[Result]], None],
-) -> None:
+    *, bundle: ModelBundle, client: Any, report: Callable[[Done[Result]], None],
+) -> None:  # fmt: skip
     """Map scenes; one that fails does not stop the others.
 
     A scene that cannot be opened comes as its Done; ``report`` is called with each outcome as it comes.

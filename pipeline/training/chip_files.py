@@ -84,11 +84,9 @@ def class_folders(path: Path) -> dict[str, list[Path]]:
     found = {name: files for name, files in found.items() if files}
     if len(found) < 2:  # noqa: PLR2004 - one class needs no classifier
         raise LabelError(
-            "no folders of chips",
-            path=path,
-            got=f"{len(found)} folders with raster files",
+            "no folders of chips", path=path, got=f"{len(found)} folders with raster files",
             expected="one per class, two or more",
-        )
+        )  # fmt: skip
     return found
 
 

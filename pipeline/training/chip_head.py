@@ -122,16 +122,10 @@ def whole_chips(chips: ChipSet, ids: NDArray[np.int32]) -> WholeChips:
 
 
 def train_on_statistics(
-    networks: Networks,
-    chips: WholeChips,
-    *,
-    classes: int,
-    group_of: NDArray[np.int32],
-    settings: TrainingSettings,
-    deadline: Deadline,
-    frozen: FrozenFeatures | None = None,
-    progress: Callable[[str, int, int], None] | None = None,
-) -> tuple[Networks, ChipExperts | None, list[dict[str, float]]]:
+    networks: Networks, chips: WholeChips,
+    *, classes: int, group_of: NDArray[np.int32], settings: TrainingSettings, deadline: Deadline,
+    frozen: FrozenFeatures | None = None, progress: Callable[[str, int, int], None] | None = None,
+) -> tuple[Networks, ChipExperts | None, list[dict[str, float]]]:  # fmt: skip
     """Fit the experts, then train the network of chips' statistics in place, where there is one.
 
     The head of a network with a pretrained encoder starts as the linear discriminant of the encoder's features.

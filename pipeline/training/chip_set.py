@@ -67,13 +67,9 @@ class ChipSet:
 
 
 def read_chips(
-    scenes: Sequence[TrainingScene],
-    index: ChipIndex,
-    *,
-    split: Split,
-    preprocess: Preprocess,
-    margin: int = 0,
-) -> ChipSet:
+    scenes: Sequence[TrainingScene], index: ChipIndex,
+    *, split: Split, preprocess: Preprocess, margin: int = 0,
+) -> ChipSet:  # fmt: skip
     """The chips of an index, scene by scene, with the labels of the training and validation polygons.
 
     Args:

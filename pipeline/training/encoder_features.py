@@ -136,13 +136,10 @@ def frozen_features(
 
     def scaled(factor: float) -> FrozenFeatures | None:
         found = find_encoders(
-            preprocess.bands,
-            sensor=sensor,
-            level=level,
-            units=units if factor == 1 else (REFLECTANCE,) * len(preprocess.bands),
-            weights=context.weights,
+            preprocess.bands, sensor=sensor, level=level,
+            units=units if factor == 1 else (REFLECTANCE,) * len(preprocess.bands), weights=context.weights,
             statistics=(_scaled(preprocess.mean, factor), _scaled(preprocess.std, factor)),
-        )
+        )  # fmt: skip
         return FrozenFeatures(found, preprocess, factor) if found else None
 
     if not counts:

@@ -83,16 +83,9 @@ class TrainingSet:
 
 def training_set(
     chips: ChipSet,
-    *,
-    ids: NDArray[np.int32],
-    split: Split,
-    classes: int,
-    settings: TrainingSettings,
-    deadline: Deadline,
-    frozen: FrozenFeatures | None = None,
-    judged: bool = True,
-    progress: Callable[[str, int, int], None] | None = None,
-) -> TrainingSet:
+    *, ids: NDArray[np.int32], split: Split, classes: int, settings: TrainingSettings, deadline: Deadline,
+    frozen: FrozenFeatures | None = None, judged: bool = True, progress: Callable[[str, int, int], None] | None = None,
+) -> TrainingSet:  # fmt: skip
     """Labels of the polygons ``ids``; experts learn them and give soft labels to pixels all over the chips.
 
     Args:
@@ -122,16 +115,10 @@ def training_set(
         none = SoftLabels(torch.zeros((0, table.features.shape[1] - table.encoder)), torch.zeros((0, classes)), nowhere)
         return TrainingSet(index, table, np.eye(classes, dtype=np.float32)[table.index], None, none, none, alone())
     mixture = fit_mixture(
-        table,
-        classes=classes,
-        group_of=split.block_of,
-        trees=settings.experts.trees,
-        seed=settings.seed,
-        known=[expert for expert in EXPERTS if judged or not expert.encoder],
-        rarer=RARER,
-        deadline=deadline,
+        table, classes=classes, group_of=split.block_of, trees=settings.experts.trees, seed=settings.seed,
+        known=[expert for expert in EXPERTS if judged or not expert.encoder], rarer=RARER, deadline=deadline,
         progress=progress,
-    )
+    )  # fmt: skip
     plain, encoder = mixture.parts()
     if encoder is not None and not settings.pixels.enabled:
         encoder = mixture
@@ -190,14 +177,9 @@ def _layers(chips: ChipSet, chip: int, frozen: FrozenFeatures | None) -> torch.T
 
 
 def soft_labels(
-    mixtures: Sequence[Mixture],
-    chips: ChipSet,
-    *,
-    pixels: int,
-    seed: int,
-    deadline: Deadline,
-    frozen: FrozenFeatures | None = None,
-) -> list[SoftLabels]:
+    mixtures: Sequence[Mixture], chips: ChipSet,
+    *, pixels: int, seed: int, deadline: Deadline, frozen: FrozenFeatures | None = None,
+) -> list[SoftLabels]:  # fmt: skip
     """Probabilities of each mixture for about ``pixels`` valid pixels, spread evenly over all chips, none twice.
 
     After the deadline the chips that are left get none.

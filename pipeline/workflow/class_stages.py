@@ -54,16 +54,9 @@ def train(given: StageRun) -> list[Path]:
     """Learn from the chips of ``chips/index.parquet``; write ``model/model.safetensors`` and ``training.csv``."""
     job = given.job
     result = fit(
-        job.training_scenes,
-        job.split,
-        job.scheme,
-        index=read_index(job.index_path),
-        settings=job.config.training,
-        folder=job.model_path.parent,
-        objects=job.object_indices,
-        resume=given.resume,
-        progress=given.progress,
-    )
+        job.training_scenes, job.split, job.scheme, index=read_index(job.index_path), settings=job.config.training,
+        folder=job.model_path.parent, objects=job.object_indices, resume=given.resume, progress=given.progress,
+    )  # fmt: skip
     given.facts.update({f"{step}_s": round(seconds, 1) for step, seconds in result.seconds.items()})
     bundle = with_judgement(result.bundle, job, out_of_fold=result.out_of_fold)
     bundle = with_inputs(bundle, job)

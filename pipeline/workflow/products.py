@@ -48,17 +48,13 @@ def write_qgis_project(job: Job) -> Path:
     mosaic = _mosaic(job, [layer.files.class_map for layer in layers])
     chips = next((source.id for source, pixels in zip(job.sources, job.pixels, strict=True) if len(pixels)), None)
     write_project(
-        target,
-        layers,
-        scheme=job.scheme,
+        target, layers, scheme=job.scheme,
         labels=label_layer(job.labels_path, attribute="class", scheme=job.scheme, layer="labels"),
         chips=split_layer(job.chips_folder / "chips.gpkg", layer=chips) if chips else None,
-        findings=_findings(job.folder),
-        mosaic=mosaic,
-        title=f"{job.quantity.title if job.quantity else 'Land cover'}: {job.config.name}",
-        sources=_sources(job),
+        findings=_findings(job.folder), mosaic=mosaic,
+        title=f"{job.quantity.title if job.quantity else 'Land cover'}: {job.config.name}", sources=_sources(job),
         overwrite=True,
-    )
+    )  # fmt: skip
     return target
 
 
