@@ -267,7 +267,9 @@ class TestDesign:
         )
         refused([*start, "--kind", "cluster", "--allocation", "equal"], "allocation", "cluster", "add --strata")
         refused([*start, "--kind", "guess"], "--kind", "simple_random")
-        refused([*start, "--minimum-distance-m", 50], "'design.minimum_distance_m' went", "--kind systematic")
+        refused(
+            [*start, "--set", "design.minimum_distance_m=50"], "'design.minimum_distance_m' went", "--kind systematic"
+        )
         refused([*start, "--expected", "swamp=0.9", "--allocation", "neyman"], "unknown strata: swamp")
         refused([*start, "--expected", "water"], "--expected", "name=0.9")
         refused([*start, "--strata-edges", "80,50"], "ascending")

@@ -17,6 +17,8 @@ from safetensors.torch import save_file
 from pipeline.errors import ModelError, OutputError
 from pipeline.model.bundle import load_bundle, save_bundle, to_bytes
 from pipeline.model.describe import KEY, describe, describe_text, read_header
+from pipeline.model.network import build_network
+from pipeline.model.spec import NetworkSpec
 
 
 def rewrite(path, change):
@@ -179,7 +181,7 @@ def test_a_model_that_does_not_fit_itself_is_refused(bundle):
         with pytest.raises(ModelError):
             replace(bundle, **wrong)
     with pytest.raises(ModelError, match="does not fit bands"):
-        replace(bundle, preprocess=replace(bundle.preprocess, bands=("red",), mean=(0.0,), std=(1.0,)))
+        replace(bundle, members=(build_network(NetworkSpec(3, 3, encoder="none")),) * 2)
     with pytest.raises(ModelError, match="not JSON"):
         to_bytes(replace(bundle, provenance={"x": object()}))
 
