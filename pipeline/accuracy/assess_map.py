@@ -252,13 +252,13 @@ def _by_name(area: Sequence[float] | NDArray[np.float64], scheme: ClassScheme) -
     return {item.name: float(area[item.code]) for item in scheme.classes}
 
 
-def unit_area(grid: Grid, row: NDArray[np.int32], col: NDArray[np.int32]) -> NDArray[np.float64] | None:
-    """Area of each unit, float64 [unit], in mean pixels; None on grids whose pixels are all alike.
+def unit_area(grid: Grid, row: NDArray[np.int32], col: NDArray[np.int32]) -> NDArray[np.float64]:
+    """Area of each unit, float64 [unit], in mean pixels; 1 on grids whose pixels are all alike.
 
     Pixels of a geographic grid shrink towards the poles, so each unit weighs with its own area.
     """
     low, high = grid.pixel_area_range_ha
-    return None if low == high else grid.areas_at_ha(row, col) * 2 / (low + high)
+    return np.ones(len(row)) if low == high else grid.areas_at_ha(row, col) * 2 / (low + high)
 
 
 def _unit(grid: Grid) -> tuple[str, float | None]:

@@ -300,7 +300,6 @@ def _trend(maps: AnnualMaps, found: Sequence[Assessment]) -> dict[str, Estimate]
          for item, own in zip(found, place, strict=True) if item.units is not None]
     )  # fmt: skip
     area = unit_area(maps.grid, first.units.row, first.units.col)
-    area = np.ones(len(first.units)) if area is None else area
     slopes = slope_weights(maps.years)
     top = np.stack([slopes @ (codes == code) * area for code in maps.scheme.codes], axis=1)
     bottom = np.broadcast_to(area[:, None], top.shape)
