@@ -7,7 +7,6 @@ like a run in one process. As soon as the last block of a scene is out, the bloc
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
@@ -36,7 +35,6 @@ if TYPE_CHECKING:
     from pipeline.inference.stream import Writing
     from pipeline.model.bundle import ModelBundle
 
-log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 # Times that Dask tries again what failed.
