@@ -158,7 +158,7 @@ def test_spec_survives_json_and_refuses_what_it_does_not_know():
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        ({"encoder": "resnet19"}, "encoder"),
+        ({"encoder": "vgg11_bn"}, "encoder; got vgg11_bn; expected one of resnet18"),
         ({"head": "transformer"}, "head"),
         ({"depth": 6}, "depth"),
         ({"stem_stride": 3}, "stem_stride"),

@@ -200,11 +200,12 @@ def test_files_that_are_no_weights_are_refused(tmp_path):
     (tmp_path / "t.pth").write_text("")
     (tmp_path / "text.pth").write_text("these are no weights")
     torch.save({"fc.weight": torch.zeros(2)}, tmp_path / "fc.pth")
+    torch.save({"features.0.weight": torch.zeros(64, 3, 3, 3)}, tmp_path / "vgg.pth")
     torch.save(resnet_tensors(), tmp_path / "w.pth")
     for name, words in (
         ("t.safetensors", "not a weights file"), ("t.pth", "not a weights file"),
         ("text.pth", "not a weights file"), ("absent.pth", "cannot open"),
-        ("fc.pth", "no ResNet"), ("w.pth", "bands of the weights"),
+        ("fc.pth", "no ResNet"), ("vgg.pth", "no ResNet"), ("w.pth", "bands of the weights"),
     ):  # fmt: skip
         with pytest.raises(ModelError, match=words):
             load_weights(tmp_path / name, architecture="resnet18")
