@@ -42,8 +42,8 @@ _ITERATIONS = 200
 # Of the kernel: pixels that the others are compared with, and the weight of the diagonal in the covariance within
 # classes; 1000 pixels and kernels twice as wide differ by less than 0.003 (docs/learning.md).
 _LANDMARKS, _DIAGONAL = 500, 1e-3
-# Pixels that the kernel is fitted to at most: their likenesses take 4 kB each.
-_KERNEL_PIXELS = 60_000
+# Pixels that the kernel is fitted to at most, and the bytes of a pixel's likenesses.
+KERNEL_PIXELS, LIKENESS_BYTES = 60_000, 8 * _LANDMARKS
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ class PixelTable:
 def fit_expert(expert: Expert, table: PixelTable, *, trees: int, seed: int) -> Model:
     """One expert, fitted to the pixels of a table; ``trees`` is ignored by experts without trees."""
     if expert.kind == "kernel":
-        table = _drawn(table, pixels=_KERNEL_PIXELS, seed=seed)
+        table = _drawn(table, pixels=KERNEL_PIXELS, seed=seed)
     features = seen(table.features, expert, table.channels)
     if expert.kind == "polygons":
         return fit_polygon_trees(features, table.index, table.polygon, trees=trees, seed=seed)

@@ -40,7 +40,7 @@ _BATCH = 64
 
 def fit_chips(
     chips: FolderChips,
-    *, settings: TrainingSettings, folder: Path, resume: bool = False,
+    *, settings: TrainingSettings, folder: Path, block: NDArray[np.int32] | None = None, resume: bool = False,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> FitResult:  # fmt: skip
     """Train a chip classifier on whole chips; the classes are drawn alike.
@@ -49,6 +49,7 @@ def fit_chips(
         chips: What to learn from; all of it, or with ``context.patience`` four fifths of each class.
         settings: How; ``head`` is chip.
         folder: For the log and the checkpoints.
+        block: Block of each chip, int32 [chip]: experts are judged on whole blocks. None: each chip is its own.
         resume: Go on from ``last.ckpt`` in the folder, where there is one.
         progress: Called with stage ("experts", "pixel network", "network"), step and number of steps.
 
@@ -72,7 +73,7 @@ def fit_chips(
         units=chips.units,
     )  # fmt: skip
     clock.lap("chips")
-    apart = np.full(len(chips), -1, dtype=np.int32)
+    apart = np.full(len(chips), -1, dtype=np.int32) if block is None else block
     networks, experts, history = train_on_statistics(
         networks, learned, classes=len(chips.scheme), group_of=apart, settings=settings, deadline=deadline,
         frozen=frozen, progress=progress,

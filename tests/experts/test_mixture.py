@@ -232,7 +232,7 @@ def test_the_kernel_is_computed_in_double_precision():
 
 
 def test_a_kernel_of_many_pixels_sees_some_of_every_polygon(monkeypatch):
-    monkeypatch.setattr(experts, "_KERNEL_PIXELS", 60)
+    monkeypatch.setattr(experts, "KERNEL_PIXELS", 60)
     table = counted_world((20, 20, 1), pixels=30, overlap=0.1)
     model = fit_expert(Expert("kernel", "kernel", 5), table, trees=1, seed=0)
     assert len(model[1].components_) <= 60

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,9 @@ import yaml
 
 from pipeline.cli.entry import main
 from pipeline.config import is_chip_job
+from pipeline.diagnostics.scoring import score_of
 from pipeline.errors import ConfigError, LabelError, LabelWarning
+from pipeline.report.data import ReportData
 from pipeline.settings import checked
 from pipeline.training.chip_files import chips_from_folders
 from pipeline.workflow.chip_job import ChipJob, parts_of, set_aside_blocks
@@ -33,6 +36,11 @@ def done(tmp_path_factory):
     return folder
 
 
+def two_scores():
+    names = ("bright", "dark")
+    return tuple(score_of(method, np.array([[5, 1], [0, 6]]), names=names) for method in ("network", "forest"))
+
+
 def rows(path):
     with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
@@ -45,11 +53,58 @@ def test_run_leaves_a_model_figures_and_a_table(done):
     assert 0 < figures["tested"] < 10
     assert figures["overall_accuracy"] > 0.9
     assert "line" in figures["context"]
+    page = (run / "report.html").read_text(encoding="utf-8")
+    for words in ("Classes of whole chips", "Accuracy on the test chips", "forest (means and deviations)", "confusion"):
+        assert words in page
+    assert "test polygons" not in page
+    assert figures["baselines"]["forest (means and deviations)"]["overall_accuracy"] > 0.9
     tested = rows(run / "test_chips.csv")
     assert len(tested) == figures["tested"]
     right = np.mean([row["class"] == row["reference"] for row in tested])
     assert right == pytest.approx(figures["overall_accuracy"])
     assert all(0.5 <= float(row["confidence"]) <= 1 for row in tested)
+
+
+def test_the_report_shows_the_chips_that_are_surely_wrong(tmp_path):
+    from pipeline.workflow.chip_job import _judged
+
+    chips = chips_from_folders(write_folders(tmp_path, count=6))
+    sure = np.full((12, 2), 0.5, np.float32)
+    sure[np.arange(12), chips.index] = 0.6
+    sure[3] = np.where(np.arange(2) == chips.index[3], 0.1, 0.9)
+    found = _judged(ReportData(title="t", scheme=chips.scheme), chips, sure / sure.sum(1, keepdims=True), two_scores())
+    (shown,) = found.wrong_chips
+    assert shown.name == chips.files[3].name
+    assert (shown.reference, shown.confidence) == (chips.scheme.names[chips.index[3]], pytest.approx(0.9))
+    assert shown.image.shape == (16, 16, 3)
+    assert 0 <= shown.image.min() <= shown.image.max() <= 1
+
+
+def test_confidence_is_that_of_chips_held_out(done):
+    from pipeline.model.bundle import load_bundle
+
+    bundle = load_bundle(done / "chips-run" / "model" / "model.safetensors")
+    note = bundle.provenance["calibration"]
+    if isinstance(note, str):  # every chip held out was right
+        assert note.startswith("none: every")
+    else:
+        assert bundle.temperature == note["temperature"]
+
+
+def test_a_chip_model_is_as_sure_as_chips_held_out_say(done):
+    from pipeline.diagnostics.confidence import calibrate_chips
+    from pipeline.experts.mixture import OutOfFold
+    from pipeline.model.bundle import load_bundle
+
+    bundle = replace(load_bundle(done / "chips-run" / "model" / "model.safetensors"), temperature=1.0)
+    rng = np.random.default_rng(0)
+    index = rng.integers(0, 2, 400).astype(np.uint8)
+    said = np.where(rng.random(400) < 0.7, index, 1 - index)  # sure of 98 %, right in 70 %
+    sure = np.where(np.arange(2) == said[:, None], 0.98, 0.02).astype(np.float32)
+    found = calibrate_chips(bundle, OutOfFold(sure, index, np.arange(400, dtype=np.int32)))
+    again = np.array([0.98, 0.02]) ** (1 / found.temperature)
+    assert abs(again[0] / again.sum() - 0.7) < 0.06
+    assert calibrate_chips(bundle, None).temperature == 1.0
 
 
 def test_predict_gives_every_chip_of_a_folder_a_class(done, tmp_path):
@@ -80,8 +135,6 @@ def test_chips_of_one_block_are_tested_together(tmp_path):
     chips = chips_from_folders(write_folders(tmp_path, count=12))
     blocks = np.repeat(np.arange(6), 4)
     moved = np.stack([blocks * 1000.0 + 10, np.zeros(24)], axis=1)
-    from dataclasses import replace
-
     tested = set_aside_blocks(replace(chips, position_m=moved), share=0.3, block_m=1000, seed=0)
     assert 0 < tested.sum() < 24
     assert all(len(set(tested[blocks == block])) == 1 for block in range(6))
