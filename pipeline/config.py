@@ -45,17 +45,21 @@ GONE = {
     "training.ensemble": "networks of several seeds made no set better by more than chance",
     "map.tta": "averaging over flips changed the figures by less than chance",
     "map.blend": "tiles are cropped to where the network's reach is inside them, which is exact",
+    "map.seam_figure": "tiles leave no seams, which the project's tests prove",
 }
 
 
 def upgraded(data: dict[str, Any], *, path: Path) -> dict[str, Any]:
     """The mapping of keys as version 2 has it; a ConfigWarning for each key that moved or went.
 
-    A file without ``version`` that has keys of version 1 is read as one; other versions are left as they are.
+    A file without ``version`` that has keys of version 1 is read as one; of other versions only keys that went go.
     """
-    if data.get("version", 1) != 1:
-        return data
     new = copy.deepcopy(data)
+    for old, why in GONE.items():
+        if _take(new, old) is not _ABSENT:
+            _say(path, f"{old} went: {why}")
+    if data.get("version", 1) != 1:
+        return new
     training = new.get("training")
     implied = _implied(training) if isinstance(training, dict) else {}
     for old, place in MOVED.items():
@@ -63,9 +67,6 @@ def upgraded(data: dict[str, Any], *, path: Path) -> dict[str, Any]:
             _say(path, f"{old} is now {place}")
             if place not in implied:
                 _put(new, place, value)
-    for old, why in GONE.items():
-        if _take(new, old) is not _ABSENT:
-            _say(path, f"{old} went: {why}")
     mapping = new.get("map")
     if isinstance(mapping, dict):
         _upgrade_engine(mapping, path)

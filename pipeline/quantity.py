@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,6 @@ from pipeline.errors import LabelError
 from pipeline.legend import VIRIDIS, ClassScheme, LandClass
 
 Transform = Literal["none", "log", "sqrt"]
-TRANSFORMS: tuple[str, ...] = get_args(Transform)
 # Probability levels of the quantiles; the outer two bound an interval that holds nine values of ten.
 LEVELS = (0.05, 0.5, 0.95)
 # What a network of values gives of a quantity, and the raw channels it ends in (``pipeline.model.quantiles``).

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipeline.diagnostics.fold_figures import summary
 from pipeline.diagnostics.scoring import FORESTS, SAMPLING
 from pipeline.errors import ConfigError
 from pipeline.files import check_target, hash_of, write_json
 from pipeline.splits.folds import FoldPlan, fewer_polygons, random_pixel_fold, scenes_for_folds, warn_of_untaught
 from pipeline.splits.settings import ALL, METHODS, CrossvalSettings, Method
-from pipeline.training.crossval import Trial, cross_validate
-from pipeline.training.fold_figures import FoldResult, summary
+from pipeline.training.crossval import FoldResult, Trial, cross_validate
 from pipeline.workflow.job import CROSSVAL as FILE
 from pipeline.workflow.job import LEARNING_CURVE, Job, refuse_other_figures
 from pipeline.workflow.objects import held_out_objects, held_out_tables, map_held_out

@@ -12,7 +12,7 @@ from pipeline.config import is_forecast_job, load_config
 from pipeline.errors import ConfigError, InputError, PipelineError, SceneWarning, counted
 from pipeline.forecast.settings import FACTS, run_folder
 from pipeline.process import need_package
-from pipeline.runs import RESOLVED, RunFolder
+from pipeline.runs import RESOLVED
 from pipeline.scenes.opening import open_scene
 from pipeline.view.answers import Answers, Basemap, ViewedMap, open_viewed
 from pipeline.view.server import ViewServer
@@ -83,11 +83,10 @@ def gather_maps(paths: Sequence[Path], *, scenes: Sequence[str] = ()) -> tuple[V
 
 def run_scenes(run: Path) -> dict[str, Source]:
     """The scenes of a run by name; none, with a warning, where its configuration or they are gone."""
-    config = _config_of(run)
-    if config is None:
+    if not (run / RESOLVED).exists():
         return {}
     try:
-        return {source.id: source for source in open_sources(load_config(config), make=False)}
+        return {source.id: source for source in open_sources(load_config(run / RESOLVED), make=False)}
     except PipelineError as err:
         warnings.warn(f"the scenes of {run} are not shown: {err}", SceneWarning, stacklevel=2)
         return {}
@@ -139,18 +138,6 @@ def _run_of(file: Path) -> Path:
     """The run folder that a map would lie in."""
     folder = file.resolve().parent
     return folder.parent if folder.name == "maps" else folder
-
-
-def _config_of(run: Path) -> Path | None:
-    """The settings of a run: those it resolved, else the file its record names, beside the folder."""
-    if (run / RESOLVED).exists():
-        return run / RESOLVED
-    if not (run / "run.json").exists():
-        return None
-    named = run.parent / Path(str(RunFolder(run).record().get("config", "none"))).name
-    if not named.is_file() or Path(load_config(named).output).resolve() != run.resolve():
-        return None
-    return named
 
 
 def _names(files: Sequence[tuple[Path, Path]]) -> list[str]:
