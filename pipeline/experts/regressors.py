@@ -36,6 +36,7 @@ Kind: TypeAlias = Literal[
     "shape",
     "shape_pls",
     "process",
+    "encoder",
     "distance",
     "kriging",
     "drift",
@@ -60,6 +61,7 @@ NAMES: dict[str, str] = {
     "shape": "ridge regression of shapes",
     "shape_pls": "partial least squares of shapes",
     "process": "Gaussian process of bands",
+    "encoder": "ridge regression of a pretrained encoder and surroundings",
     "distance": "inverse distance",
     "kriging": "kriging",
     "drift": "regression kriging",
@@ -83,11 +85,13 @@ class Places:
         features: float32 [n, feature], standardised.
         xy: In metres, float64 [n, 2].
         day: Number of the day, int64 [n]; of undated samples always 0.
+        columns: Features of a pretrained encoder, float32 [n, column]; None where there is none.
     """
 
     features: NDArray[np.float32]
     xy: NDArray[np.float64]
     day: NDArray[np.int64]
+    columns: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         """Number of places."""
@@ -95,7 +99,13 @@ class Places:
 
     def at(self, which: NDArray[Any]) -> Places:
         """Some of them."""
-        return Places(self.features[which], self.xy[which], self.day[which])
+        columns = None if self.columns is None else self.columns[which]
+        return Places(self.features[which], self.xy[which], self.day[which], columns)
+
+    @property
+    def beside_columns(self) -> NDArray[np.float32]:
+        """Features and columns, float32 [n, feature + column]."""
+        return self.features if self.columns is None else np.c_[self.features, self.columns]
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,6 +179,20 @@ def _ridge(x: NDArray[np.floating], table: ValueTable) -> Any:
 
 def _fit_ridge(table: ValueTable, *_: int) -> Any:
     return _ridge(table.places.features, table)
+
+
+def _fit_encoder(table: ValueTable, *_: int) -> Any:
+    return _ridge(table.places.beside_columns, table)
+
+
+def linear_value(ridge: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Weight float64 [..., feature] and bias [...] with which a ridge regression gives values of features as they come.
+
+    ``...`` is nothing of one value, else as many as there are.
+    """
+    scaler, last = ridge[0], ridge[-1]
+    weight = last.coef_ / scaler.scale_
+    return weight, np.asarray(last.intercept_ - weight @ scaler.mean_)
 
 
 def _fit_pls(table: ValueTable, *_: int) -> Any:
@@ -296,6 +320,7 @@ _FITS: dict[Kind, Callable[[ValueTable, int, int], Any]] = {
     "shape": _fit_shape,
     "shape_pls": _fit_shape_pls,
     "process": _fit_process,
+    "encoder": _fit_encoder,
     "distance": _fit_field,
     "kriging": _fit_field,
     "drift": _fit_drift,
@@ -310,6 +335,7 @@ _VALUES: dict[Kind, Callable[[Any, Places], NDArray[np.float64]]] = {
     "pls": _of_plain,
     "linear": _of_plain,
     "process": _of_plain,
+    "encoder": lambda model, places: model.predict(places.beside_columns),
     "shape": _of_shape,
     "shape_pls": _of_shape,
     "plain": _of_plain,

@@ -48,7 +48,7 @@ from pipeline.training.networks import network_specs
 from pipeline.training.pixels import PixelLearner
 from pipeline.training.settings import learned_polygons
 from pipeline.training.training_set import MARGIN_PX, PER_POLYGON, pixel_table
-from pipeline.training.value_fit import value_network
+from pipeline.training.value_fit import value_spec
 from pipeline.workflow.stage_chips import chosen_chips
 from pipeline.workflow.stage_report import VIEW_PX
 from pipeline.workflow.value_stages import PROBE_STEPS, step_s, value_cost
@@ -139,7 +139,7 @@ def untrained_bundle(job: Job) -> ModelBundle:
         frozen = FrozenFeatures(found, preprocess) if found else None
     size = job.config.chips.size_px
     if job.is_value:
-        networks = [value_network(preprocess.channels)]
+        networks = [build_network(value_spec(settings, preprocess))]
     else:
         specs = network_specs(settings, bands_in=len(bands), classes=len(job.scheme), chip_px=size, frozen=frozen)
         networks = [build_network(spec) for spec in specs if spec is not None]
