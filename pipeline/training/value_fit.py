@@ -24,14 +24,14 @@ from pipeline.experts.regressors import MANY_BANDS, NAMES, SPATIAL, SPECTRAL, TE
 from pipeline.experts.settings import ENOUGH_POLYGONS, Deadline
 from pipeline.model.network import NetworkSpec, build_network
 from pipeline.model.preprocess import Preprocess
-from pipeline.model.quantiles import CHANNELS, quantile_loss
+from pipeline.model.quantiles import CHANNELS
 from pipeline.model.surroundings import surroundings
 from pipeline.scenes.derived import PLACE
 from pipeline.training.chip_set import read_chips
 from pipeline.training.encoder_features import frozen_features
 from pipeline.training.fit import EXPERTS_TIME, training_statistics
 from pipeline.training.networks import Networks, build_networks, network_specs, start_columns
-from pipeline.training.pixels import PixelBatches, PixelLearner
+from pipeline.training.pixels import PixelBatches, ValueLearner, linear_parts, on_features, put_parts
 from pipeline.training.result import Clock, FitResult, assemble, context_note, provenance_of
 from pipeline.training.settings import learned_polygons
 from pipeline.training.trainer import Watch, run_trainer
@@ -247,7 +247,7 @@ def start_values(context: Network, ridge: Any, pixels: Network, places: Places) 
     value, bias = linear_value(ridge)
     own = places.features.shape[1]
     with torch.inference_mode():
-        raw = on_features(pixels, torch.from_numpy(places.features)).numpy().astype(np.float64)
+        raw = on_features(pixels, torch.from_numpy(places.features)[:, :, None, None]).numpy().astype(np.float64)
     around = make_pipeline(StandardScaler(), Ridge()).fit(places.features, raw[:, 1:] - raw[:, :1] * [1, 0, 0])
     weight, constant = linear_value(around)
     start_columns(
@@ -282,47 +282,40 @@ def _soft_places(given: ValueSet, *, pixels: int, seed: int) -> Places:
     return Places(torch.cat(features).numpy() if features else np.empty((0, wide), dtype=np.float32), xy, day)
 
 
-class ValueLearner(PixelLearner):
-    """A network without encoder learns values and quantiles from features that were computed once."""
-
-    def training_step(self, batch: tuple[torch.Tensor, torch.Tensor], batch_idx: int) -> torch.Tensor:  # noqa: ARG002 - Lightning's
-        """Loss of the value and draws of its distribution, float [pixel, 1 + draw]."""
-        raw = on_features(self.network, batch[0])
-        value, draws = batch[1][:, :1], batch[1][:, None, 1:]
-        return quantile_loss(raw, draws, torch.ones_like(value), value=value)
-
-
 def train_values(
-    network: Any, table: ValueTable, soft: Places, mixture: RegressorMixture, *, settings: TrainingSettings,
+    network: Network, table: ValueTable, soft: Places, mixture: RegressorMixture, *, settings: TrainingSettings,
     deadline: Deadline, progress: Callable[[str, int, int], None] | None,
 ) -> list[dict[str, float]]:  # fmt: skip
-    """The network learns the mixture's values and draws of samples and other pixels, in place; gives the log."""
+    """The network learns the mixture's values and draws of samples and other pixels, in place; gives the log.
+
+    What is linear in the features is solved for, and what is left is learned, from the features' principal components
+    at equal variance: spectra of many bands are so much alike that steps along gradients hardly tell them apart. Both
+    are put into the network's own layers afterwards (``put_parts``).
+    """
     pixels = settings.pixels
     places = (table.places, soft) if len(soft) else (table.places,)
     # The mean of draws is not the mixture's value where the distribution leans to one side.
     target = np.concatenate([mixture.values_and_draws(part) for part in places])
     chance = np.concatenate([table.weight / table.weight.sum(), np.full(len(soft), 1.0 / max(len(soft), 1))])
+    features = np.concatenate([part.features for part in places])
+    parts = linear_parts(features, target[:, 0], chance)
+    seen = (features - parts.mean) @ parts.axes
+    target -= (features @ parts.weight + parts.bias)[:, None]
+    small = build_network(replace(
+        network.spec, bands_in=seen.shape[1], surroundings=False, spectral_channels=network.spec.spectral_channels - 2
+    ))  # fmt: skip
     batches = PixelBatches(
-        torch.from_numpy(np.concatenate([part.features for part in places])),
-        torch.from_numpy(target.astype(np.float32)), torch.from_numpy(chance),
-        steps=pixels.steps, batch=pixels.batch, seed=settings.seed,
+        torch.from_numpy(seen.astype(np.float32)), torch.from_numpy(target.astype(np.float32)),
+        torch.from_numpy(chance), steps=pixels.steps, batch=pixels.batch, seed=settings.seed,
     )  # fmt: skip
     watch = Watch("pixel network", steps=pixels.steps, column="pixel_loss", progress=progress)
-    learner = ValueLearner(network, steps=pixels.steps, lr=min(pixels.lr, _LEARNING_RATE),
+    learner = ValueLearner(small, steps=pixels.steps, lr=min(pixels.lr, _LEARNING_RATE),
                            weight_decay=pixels.weight_decay)  # fmt: skip
     run_trainer(learner, DataLoader(batches, batch_size=None), watch=watch, deadline=deadline, max_epochs=1, devices=1,
           logger=False, enable_checkpointing=False)  # fmt: skip
+    put_parts(network, small, parts)
     network.eval()
     return watch.rows
-
-
-def on_features(network: Network, features: torch.Tensor) -> torch.Tensor:
-    """Raw channels [pixel, channel] of features [pixel, feature, ...] that were computed once."""
-    out = features.flatten(1)[:, :, None, None]
-    for layer in list(network.spectral or [])[1:]:  # the first computes what is given
-        out = layer(out)
-    raw: torch.Tensor = network.head(out).flatten(1)
-    return raw
 
 
 def scene_days(frame: GeoDataFrame, scenes: Sequence[TrainingScene]) -> dict[str, int]:

@@ -156,7 +156,9 @@ def test_check_tells_samples_and_cost(job: Path) -> None:
     assert not outcome.failed
     assert outcome.data["labels"]["polygons"] == 150
     assert any("samples per part: groups of plot kept together, no blocks" in table.title for table in outcome.tables)
-    assert "encoder" not in outcome.summary
+    assert "a frozen encoder from pretrained weights at hand (ridge regression, share as held-out samples" in str(
+        outcome.data["training"]
+    )
     run = json.loads((job.parent / "run" / "run.json").read_text())["stages"]
     for stage in outcome.data["estimates"]:
         assert not stage["limited"]
@@ -227,8 +229,10 @@ def test_bad_values_are_refused_in_one_line(tmp_path: Path, change: dict[str, An
 
 
 @pytest.mark.parametrize(
-    "key", ["head=chip", "experts.enabled=false", "pixels.enabled=false", "context.steps=10", "context.lr=0.1"]
-)
+    "key",
+    ["head=chip", "experts.enabled=false", "pixels.enabled=false", "context.steps=10", "context.lr=0.1",
+     "context.frozen=false"],
+)  # fmt: skip
 def test_keys_of_classes_are_refused_for_values(job: Path, key: str) -> None:
     with pytest.raises(ConfigError, match=rf"training.{key.partition('=')[0]}.* a continuous target"):
         load_config(job, changes=[f"training.{key}"])
