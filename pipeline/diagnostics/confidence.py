@@ -189,6 +189,20 @@ def calibrate(
     return replace(_noted(bundle, note), temperature=temperature)
 
 
+def calibrate_chips(bundle: ModelBundle, held_out: OutOfFold | None) -> ModelBundle:
+    """A model of whole chips with the temperature that suits chips which its experts had not seen.
+
+    A network that classifies alone from a pretrained encoder has that of its discriminant in its scores already.
+    """
+    if held_out is None:
+        return _noted(bundle, "none: no chips were held out (training.experts)")
+    if bundle.members[0].spec.encoder != "none":
+        return _noted(bundle, "within the discriminant of the pretrained encoder, on chips held out in turn")
+    method = "temperature scaling on chips held out in turn, by block where they know their place (the experts' scores)"
+    scores, index = _scores_of(held_out), held_out.index.astype(np.intp)
+    return _calibrated(bundle, scores, index, held_out.polygon, method, fit=fit_confidence)
+
+
 def held_out_probabilities(
     bundle: ModelBundle, scenes: Sequence[TrainingScene], split: Split,
     *, learned_validation: bool, held_out: OutOfFold | None = None,

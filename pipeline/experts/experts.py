@@ -7,7 +7,7 @@ measured.
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 import numpy as np
@@ -21,7 +21,7 @@ from sklearn.preprocessing import StandardScaler
 
 from pipeline.experts.settings import ENOUGH_POLYGONS
 from pipeline.experts.trees import PolygonTrees, RotatedTrees, fit_polygon_trees, fit_rotated_trees
-from pipeline.experts.weights import pixel_weights
+from pipeline.experts.weights import pixel_weights, turns
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,6 +42,8 @@ _ITERATIONS = 200
 # Of the kernel: pixels that the others are compared with, and the weight of the diagonal in the covariance within
 # classes; 1000 pixels and kernels twice as wide differ by less than 0.003 (docs/learning.md).
 _LANDMARKS, _DIAGONAL = 500, 1e-3
+# Pixels that the kernel is fitted to at most, and the bytes of a pixel's likenesses.
+KERNEL_PIXELS, LIKENESS_BYTES = 60_000, 8 * _LANDMARKS
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,7 @@ def experts_for(
     if levels == 1:
         first = {(item.kind, item.encoder): item for item in reversed(known)}
         known = [item for item in known if item.levels == 1 or first[item.kind, item.encoder] is item]
+        known = [item if item.encoder else replace(item, levels=1) for item in known]
     return tuple(
         item
         for item in known
@@ -129,6 +132,8 @@ class PixelTable:
 
 def fit_expert(expert: Expert, table: PixelTable, *, trees: int, seed: int) -> Model:
     """One expert, fitted to the pixels of a table; ``trees`` is ignored by experts without trees."""
+    if expert.kind == "kernel":
+        table = _drawn(table, pixels=KERNEL_PIXELS, seed=seed)
     features = seen(table.features, expert, table.channels)
     if expert.kind == "polygons":
         return fit_polygon_trees(features, table.index, table.polygon, trees=trees, seed=seed)
@@ -141,13 +146,23 @@ def fit_expert(expert: Expert, table: PixelTable, *, trees: int, seed: int) -> M
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
             return model.fit(features, table.index, logisticregression__sample_weight=weight)
-    if expert.kind in DISCRIMINANTS and len(np.unique(table.index)) > 1:
+    if expert.kind in DISCRIMINANTS and 1 < len(np.unique(table.index)) < len(table.index):
         kernel = expert.kind == "kernel"
         steps = [kernel_features(features, seed=seed), kernel_discriminant()] if kernel else [shrunk_discriminant()]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # a class with one member has no spread of its own
             return make_pipeline(StandardScaler(), *steps).fit(features, table.index)
-    return DummyClassifier().fit(features, table.index)  # of one class there is nothing to tell
+    # Of one class, or one pixel of each, there is nothing to tell.
+    return DummyClassifier().fit(features, table.index)
+
+
+def _drawn(table: PixelTable, *, pixels: int, seed: int) -> PixelTable:
+    """The table, or about ``pixels`` of it, as many of every polygon where it has them, one at least."""
+    if len(table.index) <= pixels:
+        return table
+    order = np.random.default_rng(seed).permutation(len(table.index))
+    most = max(pixels // len(np.unique(table.polygon)), 1)
+    return table.rows(np.sort(order[turns(table.polygon[order]) < most]))
 
 
 def shrunk_discriminant() -> LinearDiscriminantAnalysis:
@@ -159,8 +174,8 @@ def shrunk_discriminant() -> LinearDiscriminantAnalysis:
     return LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")
 
 
-def kernel_features(features: NDArray[np.float32], *, seed: int) -> Nystroem:
-    """Likeness of standardised features float32 [pixel, feature] to some of the pixels, exp(-d^2 / (2 features)).
+def kernel_features(features: NDArray[Any], *, seed: int) -> Nystroem:
+    """Likeness of standardised features float64 [pixel, feature] to some of the pixels, exp(-d^2 / (2 features)).
 
     A discriminant of them is smooth where trees are steps, and far from all labelled pixels it tends to what is
     frequent where a linear one goes on.
@@ -207,12 +222,17 @@ def linear_scores(model: ClassifierMixin, *, classes: int) -> tuple[NDArray[np.f
     return weight, bias
 
 
-def seen(features: NDArray[np.float32], expert: Expert, channels: int) -> NDArray[np.float32]:
-    """The levels that an expert sees, and the encoder's features where it does, float32 [pixel, feature]."""
-    return np.ascontiguousarray(features if expert.encoder else features[:, : expert.levels * channels])
+def seen(features: NDArray[np.float32], expert: Expert, channels: int) -> NDArray[Any]:
+    """The levels that an expert sees, and the encoder's features where it does, [pixel, feature].
+
+    Float32; float64 for a kernel, whose matrix is near singular where a scene has one to three bands: in float32 up to
+    a quarter of the pixels changed class with the rounding.
+    """
+    found = features if expert.encoder else features[:, : expert.levels * channels]
+    return np.ascontiguousarray(found, dtype=np.float64 if expert.kind == "kernel" else np.float32)
 
 
-def probabilities_of(model: Model, features: NDArray[np.float32], *, classes: int) -> NDArray[np.float32]:
+def probabilities_of(model: Model, features: NDArray[Any], *, classes: int) -> NDArray[np.float32]:
     """Probabilities float32 [pixel, class]; 0 for classes that the model does not know."""
     found = np.zeros((len(features), classes), dtype=np.float32)
     found[:, model.classes_.astype(np.intp)] = model.predict_proba(features)

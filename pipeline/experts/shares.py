@@ -32,8 +32,8 @@ FLOOR = 0.01
 
 
 def given_shares(experts: Sequence[Expert]) -> NDArray[np.float64]:
-    """Fixed shares, float64 [expert], sum 1."""
-    part = np.array([expert.part for expert in experts])
+    """Fixed shares, float64 [expert], sum 1; 0 for an expert with an encoder, which held-out polygons must admit."""
+    part = np.array([0.0 if expert.encoder else expert.part for expert in experts])
     return np.asarray(part / part.sum())
 
 

@@ -122,7 +122,7 @@ class Network(nn.Module):
 
     def context(self, x: torch.Tensor) -> torch.Tensor:
         """Scores of the encoder's columns, float [chip, class, row, col] at the size of ``x``."""
-        found: torch.Tensor = cast("Columns", self.columns)(cast("Encoder", self.encoder)(_pad_to(x, self.stride)))
+        found: torch.Tensor = cast("Columns", self.columns)(cast("Encoder", self.encoder)(pad_to(x, self.stride)))
         return found[..., : x.shape[-2], : x.shape[-1]]
 
     def features(self, x: torch.Tensor) -> torch.Tensor:
@@ -133,16 +133,16 @@ class Network(nn.Module):
         if self.encoder is None or self.decoder is None:
             return cast("torch.Tensor", spectral)
         rows, cols = x.shape[-2:]
-        padded = _pad_to(x, self.stride)
+        padded = pad_to(x, self.stride)
         if spectral is not None and padded.shape != x.shape:
-            spectral = _pad_to(spectral, self.stride)
+            spectral = pad_to(spectral, self.stride)
         out: torch.Tensor = self.decoder(self.encoder(padded), spectral)
         return out[..., :rows, :cols]
 
     def moments(self, x: torch.Tensor) -> torch.Tensor:
         """:func:`moments` of the encoder's features of whole chips, scaled: float [chip, moment, 1, 1]."""
         found = view_moments(
-            lambda view: cast("Encoder", self.encoder)(_pad_to(view, self.stride)), x, views=self.spec.moments
+            lambda view: cast("Encoder", self.encoder)(pad_to(view, self.stride)), x, views=self.spec.moments
         )
         return (found - self.moment_mean) * self.moment_gain
 
@@ -160,7 +160,7 @@ class Network(nn.Module):
             if self.spec.moments:
                 parts += [self.moments(x), *([] if self.beside is None else [self.beside(x)])]
             else:
-                parts.append(self.encoder(_pad_to(x, self.stride))[-1].mean((2, 3), keepdim=True))
+                parts.append(self.encoder(pad_to(x, self.stride))[-1].mean((2, 3), keepdim=True))
         if self.spectral is not None:
             parts.append(self.spectral(x).mean((2, 3), keepdim=True))
         return torch.cat(parts, dim=1)
@@ -345,7 +345,7 @@ def fuse_for_inference(network: nn.Module) -> nn.Module:
     return fused.to(memory_format=torch.channels_last)
 
 
-def _pad_to(x: torch.Tensor, stride: int) -> torch.Tensor:
+def pad_to(x: torch.Tensor, stride: int) -> torch.Tensor:
     """Zeros (the mean) below and right, up to the next multiple of ``stride``."""
     below, right = (-x.shape[-2]) % stride, (-x.shape[-1]) % stride
     return functional.pad(x, (0, right, 0, below)) if below or right else x

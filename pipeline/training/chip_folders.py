@@ -43,6 +43,7 @@ def fit_chips(
     *,
     settings: TrainingSettings,
     folder: Path,
+    block: NDArray[np.int32] | None = None,
     resume: bool = False,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> FitResult:
@@ -52,6 +53,7 @@ def fit_chips(
         chips: What to learn from; all of it, or with ``context.patience`` four fifths of each class.
         settings: How; ``head`` is chip.
         folder: For the log and the checkpoints.
+        block: Block of each chip, int32 [chip]: experts are judged on whole blocks. None: each chip is its own.
         resume: Go on from ``last.ckpt`` in the folder, where there is one.
         progress: Called with stage ("experts", "pixel network", "network"), step and number of steps.
 
@@ -75,7 +77,7 @@ def fit_chips(
         units=chips.units,
     )  # fmt: skip
     clock.lap("chips")
-    apart = np.full(len(chips), -1, dtype=np.int32)
+    apart = np.full(len(chips), -1, dtype=np.int32) if block is None else block
     networks, experts, history = train_on_statistics(
         networks, learned, classes=len(chips.scheme), group_of=apart, settings=settings, deadline=deadline,
         frozen=frozen, progress=progress,

@@ -8,7 +8,7 @@ et al. 2015). The network is in the model file, the experts are not.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -37,11 +37,14 @@ if TYPE_CHECKING:
     from pipeline.training.networks import Networks
     from pipeline.training.settings import TrainingSettings
 
+# Chips below which the kernel discriminant is left out: it compares with 500 of them (docs/learning.md).
+KERNEL_CHIPS = 1000
 # docs/learning.md has what was measured. A chip of a folder is its own polygon.
 EXPERTS = (
     Expert("trees of polygons, statistics", "polygons", 1),
     Expert("logistic regression of statistics", "logistic", 1),
     Expert("linear discriminant of statistics", "discriminant", 1),
+    Expert("kernel discriminant of statistics", "kernel", 1, needs=KERNEL_CHIPS),
     Expert("pretrained encoder and statistics", "discriminant", 1, needs=ENOUGH_POLYGONS, encoder=True),
 )
 MIXTURES = 20_000
@@ -58,11 +61,13 @@ class ChipExperts:
         mixture: The fitted experts.
         layer: Knows how statistics are standardised.
         frozen: The pretrained encoder whose features an expert sees; None where there is none.
+        whole: The network with context stands alone, and learns the whole mixture.
     """
 
     mixture: Mixture
     layer: ChipStatistics
     frozen: FrozenFeatures | None = None
+    whole: bool = False
 
     @property
     def temperature(self) -> float:
@@ -70,16 +75,18 @@ class ChipExperts:
         pairs = zip(self.mixture.experts, self.mixture.temperatures, strict=True)
         return next((value for expert, value in pairs if expert.encoder), 1.0)
 
-    def predict(self, x: torch.Tensor, valid: torch.Tensor) -> NDArray[np.float32]:
-        """Probabilities float32 [chip, class] of standardised chips float32 [chip, channel, row, col].
+    def predict(self, x: torch.Tensor) -> NDArray[np.float32]:
+        """What the network with context learns: probabilities float32 [chip, class] of standardised chips.
 
-        Of the expert with a pretrained encoder alone, where it has a share: what the network with context learns.
+        Of the expert with a pretrained encoder, where it has a share and another network has the rest. Chips are
+        float32 [chip, channel, row, col].
         """
         plain, encoder = self.mixture.parts()
         features = _features(self.layer, _raw_statistics(x))
         if encoder is None or self.frozen is None:
             return plain.predict(features)
-        return encoder.predict(np.hstack([features, self.frozen.of_chips(x, valid).numpy()]))
+        taught = self.mixture if self.whole else encoder
+        return taught.predict(np.hstack([features, self.frozen.of_chips(x).numpy()]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +114,7 @@ class WholeChips:
         rows = torch.from_numpy(labelled)
         x, index = self.x[rows], self.index[labelled]
         cell = (len(x), 1, 1)
-        soft = torch.zeros((len(x), 1)) if experts is None else torch.from_numpy(experts.predict(x, self.valid[rows]))
+        soft = torch.zeros((len(x), 1)) if experts is None else torch.from_numpy(experts.predict(x))
         return ContextSet(
             x=x,
             index=torch.from_numpy(index).reshape(cell),
@@ -165,7 +172,7 @@ def train_on_statistics(
     raw = _raw_statistics(chips.x)
     layer.standardise_by(raw)
     features = _features(layer, raw)
-    seen = features if frozen is None else np.hstack([features, frozen.of_chips(chips.x, chips.valid).numpy()])
+    seen = features if frozen is None else np.hstack([features, frozen.of_chips(chips.x).numpy()])
     statistics, further = features.shape[1], seen.shape[1] - features.shape[1]
     table = PixelTable(seen[labelled], chips.index[labelled], chips.group[labelled], statistics, further)
     experts, target = None, np.eye(classes, dtype=np.float32)[table.index]
@@ -186,7 +193,7 @@ def train_on_statistics(
         )
     networks = networks.alone_where_strong(settings)
     if networks.pixels is None:
-        return networks, experts, []
+        return networks, replace(experts, whole=True) if experts is not None else None, []
     steps = settings.pixels.model_copy(update={"batch": min(settings.pixels.batch, CHIPS_AT_ONCE)})
     history = train_pixels(
         networks.pixels, table, target, soft, settings=steps, seed=settings.seed, deadline=deadline, progress=progress

@@ -7,19 +7,24 @@ Source: Hariharan et al. (2015), Hypercolumns for object segmentation and fine-g
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn import functional
 
 from pipeline.errors import ModelError
-from pipeline.model.network import VIEWS, view_moments
+from pipeline.model.encoder import build_encoder
+from pipeline.model.network import VIEWS, pad_to, view_moments
 from pipeline.model.pretrained import PretrainedEncoder, find_encoders
+from pipeline.model.spec import NetworkSpec
+from pipeline.model.transfer import put_weights
 from pipeline.scenes.sources import REFLECTANCE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pipeline.model.encoder import Encoder
     from pipeline.model.preprocess import Preprocess
     from pipeline.model.weights import EncoderWeights
     from pipeline.training.settings import TrainingSettings
@@ -67,27 +72,37 @@ class FrozenFeatures:
         values, usable = self._values(x[::step]), valid[::step]
         return replace(self, encoders=tuple(encoder.calibrated(values, usable) for encoder in self.encoders))
 
-    def of_pixels(self, x: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+    @cached_property
+    def network(self) -> Encoder:
+        """The encoders side by side, of the scene's standardised channels: those of the network that maps.
+
+        So pixels without a value and what lies beyond a chip are 0, the mean of the scene, here as there.
+        """
+        with torch.random.fork_rng(devices=[]):
+            encoder = build_encoder(NetworkSpec(self.preprocess.channels, 1, **self.spec_encoder))
+        for branch, own in enumerate(self.weights()):
+            put_weights(encoder, own, preprocess=self.preprocess, branch=branch)
+        return encoder.requires_grad_(requires_grad=False).to(memory_format=torch.channels_last).eval()
+
+    @torch.no_grad()
+    def of_pixels(self, x: torch.Tensor) -> torch.Tensor:
         """Columns float32 [chip, feature, row, col] of standardised chips [chip, channel, row, col]."""
         rows, cols = x.shape[-2:]
         parts = []
-        for feature, stride in zip(self._features(self._values(x), valid), self.encoders[0].strides, strict=True):
+        for feature, stride in zip(self._features(x), self.network.strides, strict=True):
             large = functional.interpolate(feature, scale_factor=stride, mode="bilinear", align_corners=False)
             parts.append(large[..., :rows, :cols])
         return torch.cat(parts, dim=1)
 
-    def of_chips(self, x: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+    @torch.no_grad()
+    def of_chips(self, x: torch.Tensor) -> torch.Tensor:
         """Moments of each feature over the chip (``pipeline.model.network.view_moments``), float32 [chip, moment]."""
-        parts = []
-        for part, usable in zip(torch.split(x, _BATCH), torch.split(valid, _BATCH), strict=True):
-            seen = torch.cat([self._values(part), usable[:, None]], dim=1)
-            parts.append(view_moments(lambda view: self._features(view[:, :-1], view[:, -1] > 0), seen, views=VIEWS))
+        parts = [view_moments(self._features, part, views=VIEWS) for part in torch.split(x, _BATCH)]
         return torch.cat(parts).flatten(1)
 
-    def _features(self, values: torch.Tensor, valid: torch.Tensor) -> list[torch.Tensor]:
+    def _features(self, x: torch.Tensor) -> list[torch.Tensor]:
         """Features at each stride, those of one encoder after those of the other."""
-        found = [encoder.features(values, valid) for encoder in self.encoders]
-        return [torch.cat(level, dim=1) for level in zip(*found, strict=True)]
+        return self.network(pad_to(x, self.network.strides[-1]))  # type: ignore[no-any-return]
 
     def weights(self) -> list[EncoderWeights]:
         """Weights of each for a network of the scene's bands, their scaling in the unit of the scene."""

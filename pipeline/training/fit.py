@@ -152,10 +152,10 @@ def _fit_pixels(given: _Given) -> tuple[Networks, Mixture | None, History, Sets]
     settings, deadline, chips = given.settings, given.deadline, given.chips
     classes = given.networks.members[0].spec.classes
     judged = len(given.ids) >= ENOUGH_POLYGONS and settings.context.share is None and settings.experts.enabled
-    probed = judged or bool(settings.context.share) or settings.unjudged or not settings.pixels.enabled
+    frozen = given.frozen if settings.asks_encoder(len(given.ids)) else None
     found = training_set(
         chips, ids=given.ids, split=given.split, classes=classes, settings=settings,
-        deadline=deadline.share(EXPERTS_TIME), frozen=given.frozen if probed else None, judged=judged,
+        deadline=deadline.share(EXPERTS_TIME), frozen=frozen, judged=judged,
         progress=given.progress,
     )  # fmt: skip
     given.clock.lap("experts")

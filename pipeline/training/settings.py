@@ -199,6 +199,12 @@ class TrainingSettings(Settings):
         """Whether pretrained weights are named, and used although without experts nothing judges them."""
         return not self.experts.enabled and self.context.weights not in {NO_WEIGHTS, AUTO}
 
+    def asks_encoder(self, polygons: int) -> bool:
+        """Whether a pretrained encoder that fits the scene learns from so many polygons, judged by them or not."""
+        context = self.context
+        judged = self.experts.enabled and context.share is None and polygons >= ENOUGH_POLYGONS
+        return context.frozen_first and (judged or bool(context.share) or self.unjudged or not self.pixels.enabled)
+
     @property
     def resumable(self) -> dict[str, object]:
         """All that decides what is learned, JSON-ready; a run may be resumed with another limit or other devices."""

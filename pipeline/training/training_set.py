@@ -122,7 +122,8 @@ def training_set(
         progress: Called with "experts", how many are fitted, and how many in all.
 
     Where an expert with a pretrained encoder (``frozen``) has a share, the network of pixels learns the other experts'
-    mixture and the network with context that expert: averaged by their shares they are the whole mixture.
+    mixture and the network with context that expert: averaged by their shares they are the whole mixture. A network
+    with context that stands alone learns the whole mixture.
     """
     index = chips.only(ids)
     table = pixel_table(chips, index, per_polygon=PER_POLYGON, seed=settings.seed, frozen=frozen)
@@ -146,13 +147,18 @@ def training_set(
         progress=progress,
     )
     plain, encoder = mixture.parts()
+    if encoder is not None and not settings.pixels.enabled:
+        encoder = mixture
     given = soft_labels(
         [plain] if encoder is None else [plain, encoder], chips, pixels=settings.experts.soft_pixels,
         seed=settings.seed, deadline=deadline, frozen=frozen if encoder is not None else None,
     )  # fmt: skip
-    # Without a share too: a network that stands alone starts from it.
-    known = ENCODER_EXPERT in mixture.experts
-    probe = mixture.models[mixture.experts.index(ENCODER_EXPERT)] if known else alone()
+    # Without a share too: a network that stands alone starts from it. What held-out polygons were to judge and could
+    # not (time is up, too few of them have pixels) has no share.
+    if ENCODER_EXPERT in mixture.experts:
+        probe: Model | None = mixture.models[mixture.experts.index(ENCODER_EXPERT)]
+    else:
+        probe = None if judged and settings.pixels.enabled else alone()
     return TrainingSet(index, table, plain.predict(table.features), mixture, given[0], given[-1], probe)
 
 
@@ -192,8 +198,8 @@ def pixel_table(
 
 def _layers(chips: ChipSet, chip: int, frozen: FrozenFeatures | None) -> torch.Tensor:
     """Surroundings of a chip's pixels, then features of the encoder: float32 [feature, row, col] without margin."""
-    x, valid = chips.x[chip : chip + 1], chips.valid[chip : chip + 1]
-    layers = [surroundings(x) if chips.around else x] + ([] if frozen is None else [frozen.of_pixels(x, valid)])
+    x = chips.x[chip : chip + 1]
+    layers = [surroundings(x) if chips.around else x] + ([] if frozen is None else [frozen.of_pixels(x)])
     return chips.core(torch.cat(layers, dim=1))[0]
 
 

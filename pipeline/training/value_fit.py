@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader
 
 from pipeline.experts.regressor_mixture import ENCODER, fit_regressor_mixture
 from pipeline.experts.regressors import MANY_BANDS, NAMES, SPATIAL, SPECTRAL, TEACHERS, Places, linear_value
-from pipeline.experts.settings import ENOUGH_POLYGONS, Deadline
+from pipeline.experts.settings import Deadline
 from pipeline.model.network import NetworkSpec, build_network
 from pipeline.model.preprocess import Preprocess
 from pipeline.model.quantiles import CHANNELS
@@ -180,8 +180,7 @@ def value_set(
     own = [replace(scene, pixels=scene.pixels.select(ids)) for scene in scenes]
     chips = read_chips(scenes, index, split=split, preprocess=preprocess, margin=MARGIN_PX)
     encoder = encoder.calibrated(chips.x, chips.valid) if encoder is not None else None
-    asked = len(ids) >= ENOUGH_POLYGONS or settings.context.share
-    frozen = encoder if asked else None
+    frozen = encoder if settings.asks_encoder(len(ids)) else None
     plane = Plane.around(targets.frame)
     samples = samples_of(own, targets.frame, preprocess=preprocess, plane=plane, seed=settings.seed, frozen=frozen)
     targets = targets.learned(np.unique(samples.polygon))

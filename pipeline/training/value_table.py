@@ -168,7 +168,7 @@ def _of_scene(
             features.append(surroundings(x)[place].T.numpy())
             polygons.append(pixels.polygon[at][keep])
             if frozen is not None:
-                columns.append(frozen.of_pixels(x, torch.from_numpy(raster.valid)[None])[place].T.numpy())
+                columns.append(frozen.of_pixels(x)[place].T.numpy())
     return np.concatenate(features), np.concatenate(polygons), np.concatenate(columns)
 
 

@@ -306,14 +306,23 @@ def show_estimates(job: Job, stages: tuple[StageCost, ...], found: _Findings) ->
     disk = sum(item.disk_bytes for item in stages)
     found.attempt(lambda: _check_disk(job, disk))
     seconds, memory = sum(item.seconds for item in stages), max(item.memory_bytes for item in stages)
-    limited = any(item.limited for item in stages)
+    limited, unjudged = any(item.limited for item in stages), any(item.unjudged for item in stages)
     rows = [
-        (item.stage, _duration(item.seconds, most=item.limited), _size(item.memory_bytes), _size(item.disk_bytes))
+        (
+            item.stage,
+            _duration(item.seconds, most=item.limited or item.unjudged),
+            _size(item.memory_bytes),
+            _size(item.disk_bytes),
+        )
         for item in stages
     ]
-    rows.append(("all", _duration(seconds, most=limited), _size(memory), _size(disk)))
+    rows.append(("all", _duration(seconds, most=limited or unjudged), _size(memory), _size(disk)))
     limit = job.config.training.time_limit_s
-    notes = (f"training stops at training.time_limit_s, {limit:g} s, with what it has learned",) if limited else ()
+    notes: tuple[str, ...] = ()
+    if limited:
+        notes += (f"training stops at training.time_limit_s, {limit:g} s, with what it has learned",)
+    if unjudged:
+        notes += ("with the pretrained encoder; less where held-out polygons do not admit it",)
     heads = ("stage", "time", "memory", "disk, at most")
     found.tables.append(Table("what it will take, about, in one process", heads, tuple(rows), notes))
     found.data["estimates"] = [asdict(item) for item in stages]

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, ValidationInfo, field_validator
 
+from pipeline.diagnostics.confidence import calibrate_chips
 from pipeline.diagnostics.scoring import confusion_csv, score, score_json
 from pipeline.documents import read_yaml
 from pipeline.errors import LabelError, LabelWarning, OutputError, counted
@@ -168,10 +169,10 @@ def run_chips(config: Path, *, overwrite: bool, progress: Progress, changes: Seq
     progress("reading chips", 0, 1)
     parts = parts_of(job)
     progress("reading chips", 1, 1)
-    result = fit_chips(parts.learned, settings=job.training, folder=target.parent, progress=progress)
-    bundle = replace(
-        result.bundle, provenance={**result.bundle.provenance, OPTIONS: job.options.model_dump(mode="json")}
-    )
+    block = _blocks(parts.learned, job.folder.block_m).astype(np.int32)
+    result = fit_chips(parts.learned, settings=job.training, folder=target.parent, block=block, progress=progress)
+    bundle = calibrate_chips(result.bundle, result.out_of_fold)
+    bundle = replace(bundle, provenance={**bundle.provenance, OPTIONS: job.options.model_dump(mode="json")})
     written = [save_bundle(target, bundle)]
     context = bundle.provenance["context"]
     facts: dict[str, object] = {"what": WHAT, "split": parts.how, "learned": len(parts.learned), "context": context}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import pickle
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,6 +21,8 @@ from sklearn.ensemble import RandomForestClassifier
 from pipeline.experts.experts import (
     DISCRIMINANTS,
     EXPERTS,
+    KERNEL_PIXELS,
+    LIKENESS_BYTES,
     Expert,
     PixelTable,
     experts_for,
@@ -39,6 +41,7 @@ from pipeline.model.network import Network, build_network
 from pipeline.model.preprocess import Preprocess
 from pipeline.model.pretrained import find_encoders
 from pipeline.model.surroundings import LEVELS, chip_statistics, statistics_count
+from pipeline.scenes.sources import REFLECTANCE
 from pipeline.training.chip_head import CHIPS_AT_ONCE, MIXTURES
 from pipeline.training.chip_head import EXPERTS as CHIP_EXPERTS
 from pipeline.training.chip_index import ChipIndex
@@ -88,6 +91,7 @@ class StageCost:
     memory_bytes: int  # Peak memory of the process, with all stages in one (``landcover run``)
     disk_bytes: int  # Size of what it leaves or, while it works, keeps on the disk; at most
     limited: bool = False  # The time is training.time_limit_s: without it the stage would take longer
+    unjudged: bool = False  # With a pretrained encoder, which held-out polygons have yet to admit: less without
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,6 +101,7 @@ class _Sample:
     index: ChipIndex  # All chips of the job
     choose_s: float  # Seconds that choosing them took
     read_s: float  # Seconds to read one
+    encoder_s: float  # Seconds that a pretrained encoder takes for one
     table: PixelTable  # What is learned of those that were read: labelled pixels, or with head chip labelled chips
     polygons: int  # Polygons that teach, of all chips
     rows: int  # Rows of the table that the job will learn from, about
@@ -109,21 +114,22 @@ def estimate_stages(job: Job) -> tuple[StageCost, ...]:
         ConfigError: memory, engine or device of mapping that cannot be met.
         ModelError: a network that cannot be built.
     """
-    bundle = untrained_bundle(job)
-    sample = _read_sample(job, bundle.preprocess)
+    bundle, frozen = untrained_bundle(job)
+    sample = _read_sample(job, bundle.preprocess, frozen)
     learned = _values(job, bundle.preprocess, sample) if job.is_value else (
         _train(job, bundle.members, sample), _assess(job, sample)
     )  # fmt: skip
     # Burning and splitting, which were done already, take about as long as choosing; a pixel has seven numbers.
     memory, disk = RUN_BASE_BYTES + 100 * sum(len(part) for part in job.pixels), 200_000 + 2_000 * len(job.labels)
     chips = StageCost("chips", IDLE_S + 2 * sample.choose_s, memory, disk)
-    return (chips, learned[0], _predict(job, bundle), learned[1], _report(job))
+    mapped = replace(_predict(job, bundle), unjudged=frozen is not None)
+    return (chips, learned[0], mapped, learned[1], _report(job))
 
 
-def untrained_bundle(job: Job) -> ModelBundle:
-    """A model with the networks that the job will train, with weights as they start.
+def untrained_bundle(job: Job) -> tuple[ModelBundle, FrozenFeatures | None]:
+    """A model with the networks that the job will train, with weights as they start, and the encoder that is judged.
 
-    That of a pretrained encoder is in it where no other learns: elsewhere it has to be judged first.
+    That of a pretrained encoder is in it where the weights fit, though held-out polygons may not admit it.
 
     Raises:
         ModelError: no network is on, and no weights fit the scene.
@@ -132,11 +138,7 @@ def untrained_bundle(job: Job) -> ModelBundle:
     bands = first.band_names
     # Statistics are not known yet: values stay as they are, and none is clipped.
     preprocess = Preprocess(bands, (0.0,) * len(bands), (1.0,) * len(bands), clip=0.0)
-    frozen = None
-    if not settings.pixels.enabled and settings.context.frozen_first:
-        weights = settings.context.weights
-        found = find_encoders(bands, sensor=first.sensor, level=first.level, units=first.units, weights=weights)
-        frozen = FrozenFeatures(found, preprocess) if found else None
+    frozen = _encoder(job, preprocess) if not job.is_value else None
     size = job.config.chips.size_px
     if job.is_value:
         networks = [build_network(value_spec(settings, preprocess))]
@@ -152,10 +154,22 @@ def untrained_bundle(job: Job) -> ModelBundle:
         units=("",) * len(bands),
         gsd_m=float(np.sqrt(size_x * size_y)),
         quantity=job.quantity,
-    )
+    ), frozen
 
 
-def _read_sample(job: Job, preprocess: Preprocess) -> _Sample:
+def _encoder(job: Job, preprocess: Preprocess) -> FrozenFeatures | None:
+    """The pretrained encoders that the job will learn from, where some are asked for and fit."""
+    first, settings = job.sources[0], job.config.training
+    if not settings.asks_encoder(len(learned_polygons(job.split, settings))):
+        return None
+    counts = first.sensor == "sentinel-2" and set(first.units) == {"DN"}
+    units = (REFLECTANCE,) * len(first.units) if counts else first.units
+    weights = settings.context.weights
+    found = find_encoders(first.band_names, sensor=first.sensor, level=first.level, units=units, weights=weights)
+    return FrozenFeatures(found, preprocess) if found else None
+
+
+def _read_sample(job: Job, preprocess: Preprocess, frozen: FrozenFeatures | None) -> _Sample:
     """Chips spread over the index, read as training reads them, with what is learned of them."""
     settings, start = job.config.training, time.perf_counter()
     index = chosen_chips(job)
@@ -171,12 +185,15 @@ def _read_sample(job: Job, preprocess: Preprocess) -> _Sample:
     ids = learned_polygons(job.split, settings)
     polygon = np.concatenate([part.polygon for part in job.pixels])
     _, counts = np.unique(polygon[np.isin(polygon, ids)], return_counts=True)
-    own = chips.only(ids)
+    own, encoder_s = chips.only(ids), 0.0
     if not bool((chips.core(own) != IGNORE_INDEX).any()):  # all masked, by chance: nothing to time
         table = PixelTable(np.zeros((0, 1), np.float32), np.zeros(0, np.uint8), np.zeros(0, np.int32), 1)
         rows_in_all = 0
     elif not chip_head:
-        table = pixel_table(chips, own, per_polygon=PER_POLYGON, seed=settings.seed)
+        frozen = frozen.calibrated(chips.x, chips.valid) if frozen is not None else None
+        begun = time.perf_counter()
+        table = pixel_table(chips, own, per_polygon=PER_POLYGON, seed=settings.seed, frozen=frozen)
+        encoder_s = (time.perf_counter() - begun) / len(some) if frozen is not None else 0.0
         rows_in_all = int(np.minimum(counts, PER_POLYGON).sum())
     else:
         side = chips.x.shape[-1]
@@ -185,7 +202,7 @@ def _read_sample(job: Job, preprocess: Preprocess) -> _Sample:
         known = classes != IGNORE_INDEX
         table = PixelTable(values[known], classes[known], polygons[known], values.shape[1])
         rows_in_all = len(labelled)
-    return _Sample(index, chosen - start, read_s, table, len(counts), max(rows_in_all, 1))
+    return _Sample(index, chosen - start, read_s, encoder_s, table, len(counts), max(rows_in_all, 1))
 
 
 def _train(job: Job, members: Sequence[Network], sample: _Sample) -> StageCost:
@@ -196,10 +213,12 @@ def _train(job: Job, members: Sequence[Network], sample: _Sample) -> StageCost:
     core_px = chips * side**2
     padded_px = core_px if chip_head else chips * (side + 2 * MARGIN_PX) ** 2
     asked = MIXTURES if chip_head else min(settings.experts.soft_pixels, core_px)
-    seconds = IDLE_S + sample.read_s * chips
+    # The encoder sees every chip twice: for its labelled pixels, and for soft labels.
+    seconds = IDLE_S + (sample.read_s + 2 * sample.encoder_s) * chips
     models = 0
     if settings.experts.enabled and len(sample.table.index):
-        known = experts_for(CHIP_EXPERTS if chip_head else EXPERTS, polygons=sample.polygons)
+        encoder = sample.table.encoder > 0
+        known = experts_for(CHIP_EXPERTS if chip_head else EXPERTS, polygons=sample.polygons, encoder=encoder)
         expert_s, models = _experts(known, sample, asked=asked, classes=classes, trees=settings.experts.trees)
         seconds += expert_s
     batch = min(settings.pixels.batch, CHIPS_AT_ONCE) if chip_head else settings.pixels.batch
@@ -214,11 +233,12 @@ def _train(job: Job, members: Sequence[Network], sample: _Sample) -> StageCost:
     weights = OPTIMISER_COPIES * sum(weight_bytes(member) for member in members)
     # A chip's pixel: channels, valid, class, polygon and key; while they are read all are there twice.
     held = padded_px * _chip_pixel_bytes(bands)
-    table = (asked + sample.rows) * 4 * (channels + classes)
+    table = (asked + sample.rows) * 4 * (channels + classes) + sample.rows * 4 * sample.table.encoder
     context = core_px * (4 * bands + 6 + 2 * classes) + saved if members[-1].spec.encoder != "none" else 0
     memory = RUN_BASE_BYTES + _cache_bytes(job) + held + max(held, table + models, table + context) + weights
     # The model, and the checkpoint with both moments.
-    return _trained(job, seconds, memory, disk=weights + 1_000_000)
+    found = _trained(job, seconds, memory, disk=weights + 1_000_000)
+    return replace(found, unjudged=members[-1].spec.encoder != "none" and settings.asks_encoder(sample.polygons))
 
 
 def _values(job: Job, preprocess: Preprocess, sample: _Sample) -> tuple[StageCost, StageCost]:
@@ -264,6 +284,8 @@ def _experts(experts: Sequence[Expert], sample: _Sample, *, asked: int, classes:
         seconds += (fitted - start) * grown * more * (1 + again)
         seconds += (told - fitted) * more * (asked + 1.5 * sample.rows) / PROBE_ROWS
         held += len(pickle.dumps(model)) * grown * more if has_trees else 0
+        if expert.kind == "kernel":  # likenesses, and a copy of them about the mean
+            held = max(held, 2 * LIKENESS_BYTES * min(sample.rows, KERNEL_PIXELS))
     return seconds, int(held)
 
 

@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
+from pipeline.experts import experts
 from pipeline.experts.experts import (
     DISCRIMINANTS,
     ENOUGH_POLYGONS,
@@ -15,7 +18,10 @@ from pipeline.experts.experts import (
     PixelTable,
     experts_for,
     fit_expert,
+    kernel_discriminant,
+    kernel_features,
     probabilities_of,
+    seen,
     soften_discriminant,
 )
 from pipeline.experts.mixture import RARER, fit_mixture
@@ -210,6 +216,63 @@ def test_the_kernel_takes_any_number_of_pixels(counts):
     table = counted_world(counts, pixels=1)
     model = fit_expert(Expert("kernel", "kernel", 5), table, trees=3, seed=0)
     assert np.allclose(probabilities_of(model, table.features, classes=3).sum(axis=1), 1, atol=1e-5)
+
+
+def test_the_kernel_is_computed_in_double_precision():
+    """Means of one band are so alike that in single precision a part of the pixels changes class by rounding."""
+    rng = np.random.default_rng(3)
+    band = rng.normal(0, 1, 3000)
+    features = (band[:, None] + rng.normal(0, 0.003, (3000, 5))).astype(np.float32)
+    index = (band + rng.normal(0, 1, 3000) > 0).astype(np.uint8)
+    table = PixelTable(features, index, np.arange(3000, dtype=np.int32) // 10, 1)
+    kernel = Expert("kernel", "kernel", 5)
+    found = probabilities_of(fit_expert(kernel, table, trees=1, seed=0), seen(features, kernel, 1), classes=2)
+    exact = make_pipeline(StandardScaler(), kernel_features(features, seed=0), kernel_discriminant())
+    assert np.abs(found - exact.fit(features.astype(float), index).predict_proba(features.astype(float))).max() < 1e-4
+
+
+def test_a_kernel_of_many_pixels_sees_some_of_every_polygon(monkeypatch):
+    monkeypatch.setattr(experts, "KERNEL_PIXELS", 60)
+    table = counted_world((20, 20, 1), pixels=30, overlap=0.1)
+    model = fit_expert(Expert("kernel", "kernel", 5), table, trees=1, seed=0)
+    assert len(model[1].components_) <= 60
+    assert (probabilities_of(model, table.features, classes=3).argmax(1) == table.index).mean() > 0.95
+
+
+@pytest.mark.parametrize("useful", [True, False])
+def test_embeddings_and_an_encoder_are_told_apart(useful):
+    """Of one level the plain experts see the level alone, whatever stands after it."""
+    rng = np.random.default_rng(0)
+    polygon = np.repeat(np.arange(150, dtype=np.int32), 4)
+    index = (polygon % 2).astype(np.uint8)
+    features = rng.normal(0, 1, (600, 12)).astype(np.float32)
+    features[:, 8:] += 3.0 * useful * index[:, None]
+    mixture = fit_mixture(
+        PixelTable(features, index, polygon, 8, 4), classes=2, group_of=np.full(150, -1), trees=2, seed=0
+    )
+    plain, encoder = mixture.parts()
+    assert encoder is not None or not useful
+    assert np.array_equal(plain.predict(features[:, :8]), plain.predict(features))
+
+
+def test_an_encoder_that_nothing_judged_has_no_share():
+    """Time ran out before a fold was held out."""
+    table = counted_world((80, 80), pixels=4)
+    times = iter([False] * 20)
+    deadline = Deadline()
+    object.__setattr__(deadline, "cuts", lambda what: what == "experts of held-out folds" or next(times))
+    table = PixelTable(table.features, table.index, table.polygon, 1, 5)
+    mixture = fit_mixture(table, classes=2, group_of=np.full(160, -1), trees=2, seed=0, deadline=deadline)
+    assert any(expert.encoder for expert in mixture.experts)
+    assert mixture.admission is None
+    assert mixture.parts() == (mixture, None)
+
+
+@pytest.mark.parametrize("kind", sorted(DISCRIMINANTS))
+def test_a_discriminant_of_a_pixel_a_class_tells_nothing(kind):
+    table = PixelTable(np.eye(3, 10, dtype=np.float32), np.arange(3, dtype=np.uint8), np.arange(3, dtype=np.int32), 2)
+    model = fit_expert(Expert(kind, kind, 5), table, trees=1, seed=0)
+    assert np.allclose(probabilities_of(model, table.features, classes=3).sum(axis=1), 1)
 
 
 @pytest.mark.parametrize("kind", sorted(DISCRIMINANTS))

@@ -14,20 +14,22 @@ from pipeline.experts.settings import ENOUGH_POLYGONS, Deadline
 from pipeline.legend import IGNORE_INDEX
 from pipeline.model.network import build_network
 from pipeline.model.preprocess import Preprocess
+from pipeline.model.records import OWN_NAME
 from pipeline.model.spec import NetworkSpec
 from pipeline.model.surroundings import surroundings
 from pipeline.model.weights import save_encoder
-from pipeline.splits.split import Split
+from pipeline.splits.split import Part, Split
 from pipeline.training.batches import ContextSet
 from pipeline.training.chip_head import start_head
 from pipeline.training.chip_set import ChipSet
 from pipeline.training.context import Learner, job_key, train_context
+from pipeline.training.crossval import predict_pixels
 from pipeline.training.encoder_features import COUNTS, FrozenFeatures, frozen_features
 from pipeline.training.networks import build_networks, lift_class, start_columns
 from pipeline.training.result import context_note
 from pipeline.training.settings import UNJUDGED_SHARE, TrainingSettings
 from pipeline.training.training_set import fit_probe, training_set
-from tests.training.worlds import changed
+from tests.training.worlds import TINY, changed, fit, make_job
 
 BANDS = ("blue", "green", "red", "nir")
 PREPROCESS = Preprocess(BANDS, (0.08, 0.09, 0.1, 0.25), (0.05, 0.05, 0.06, 0.1))
@@ -40,6 +42,12 @@ def chips(count=6, side=24, seed=0):
     return torch.randn((count, len(BANDS), side, side), generator=generator), torch.ones(count, side, side).bool()
 
 
+def with_hole(x):
+    """Chips without values in a corner and in the middle, as under nodata and clouds."""
+    x[..., :5, :9], x[..., 10:14, 10:15] = 0.0, 0.0
+    return x
+
+
 @pytest.fixture(scope="module")
 def frozen():
     found = frozen_features(SETTINGS, PREPROCESS, sensor="sentinel-2", level="", units=UNITS)
@@ -49,8 +57,8 @@ def frozen():
 
 
 def test_every_pixel_has_a_column_of_all_strides(frozen):
-    x, valid = chips(2, 22)
-    columns = frozen.of_pixels(x, valid)
+    x, _ = chips(2, 22)
+    columns = frozen.of_pixels(x)
     assert columns.shape == (2, frozen.count, 22, 22)
     assert frozen.count == sum(frozen.encoders[0].channels)
     assert torch.isfinite(columns).all()
@@ -61,22 +69,18 @@ def test_a_column_at_the_first_stride_is_the_feature_there(frozen):
     feature = frozen.encoders[0].features(x * torch.tensor(PREPROCESS.std)[:, None, None]
                                       + torch.tensor(PREPROCESS.mean)[:, None, None], valid)[0]  # fmt: skip
     stride, count = frozen.encoders[0].strides[0], frozen.encoders[0].channels[0]
-    columns = frozen.of_pixels(x, valid)[:, :count]
+    columns = frozen.of_pixels(x)[:, :count]
     means = torch.nn.functional.avg_pool2d(columns, stride)[..., 1:-1, 1:-1]
     assert torch.corrcoef(torch.stack([means.flatten(), feature[..., 1:-1, 1:-1].flatten()]))[0, 1] > 0.9
 
 
 @pytest.mark.parametrize("branches", [1, 2])
 def test_moments_of_a_chip_are_those_of_the_network(frozen, branches):
-    at = [frozen.encoders[0].loaded.bands.index(name) for name in BANDS]
-    mean, std = (tuple(part[i] for i in at) for part in frozen.encoders[0].loaded.scaling)
-    plain = Preprocess(BANDS, mean, std)  # another scaling is the same but along the edges, where zeros are padded
-    own = FrozenFeatures(frozen.encoders * branches, plain)
-    x, valid = chips(4, 24)
+    own = FrozenFeatures(frozen.encoders * branches, PREPROCESS)
+    x = with_hole(chips(4, 22)[0])
     head = changed(SETTINGS, {"head": "chip"})
-    network = build_networks(head, classes=3, chip_px=24, preprocess=plain, frozen=own, units=UNITS).context
-    seen = own.of_chips(x, valid)
-    assert torch.allclose(network.eval().moments(x).flatten(1), seen, atol=1e-3, rtol=1e-3)
+    network = build_networks(head, classes=3, chip_px=22, preprocess=PREPROCESS, frozen=own, units=UNITS).context
+    assert torch.allclose(network.eval().moments(x).flatten(1), own.of_chips(x), atol=1e-4, rtol=1e-4)
 
 
 def table(polygons, *, useful, seed=0):
@@ -139,22 +143,31 @@ def test_an_encoder_is_fine_tuned_from_the_probe_on(frozen, tmp_path):
 
 @pytest.mark.parametrize("known", [(0, 1, 2, 3), (0, 3, 2), (2, 1), (1,)])
 def test_a_network_of_columns_gives_what_the_probe_gives(frozen, known):
-    at = [frozen.encoders[0].loaded.bands.index(name) for name in BANDS]
-    mean, std = (tuple(part[i] for i in at) for part in frozen.encoders[0].loaded.scaling)
-    plain = Preprocess(BANDS, mean, std)  # another scaling is the same but along the edges, where zeros are padded
-    own = FrozenFeatures(frozen.encoders, plain)
-    x, valid = chips(4, 24, seed=2)
-    layers = torch.cat([surroundings(x), own.of_pixels(x, valid)], dim=1)
+    x = with_hole(chips(4, 22, seed=2)[0])
+    layers = torch.cat([surroundings(x), frozen.of_pixels(x)], dim=1)
     features = layers.permute(0, 2, 3, 1).flatten(0, 2).numpy()
     index = np.array(known, dtype=np.uint8)[np.random.default_rng(0).integers(0, len(known), len(features))]
     polygon = np.arange(len(index), dtype=np.int32) // 16
-    table = PixelTable(features, index, polygon, len(BANDS), own.count)
+    table = PixelTable(features, index, polygon, len(BANDS), frozen.count)
     probe = fit_probe(table, np.full(polygon.max() + 1, -1), classes=4, settings=SETTINGS)
-    network = build_networks(SETTINGS, classes=4, chip_px=24, preprocess=plain, frozen=own, units=UNITS).context
+    network = build_networks(SETTINGS, classes=4, chip_px=22, preprocess=PREPROCESS, frozen=frozen, units=UNITS).context
     start_columns(network, *linear_scores(probe, classes=4))
     with torch.inference_mode():
         found = network.eval()(x).softmax(1).permute(0, 2, 3, 1).flatten(0, 2).numpy()
-    assert np.allclose(found, probabilities_of(probe, features, classes=4), atol=1e-3)
+    assert np.allclose(found, probabilities_of(probe, features, classes=4), atol=1e-4)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_job_with_an_encoder_alone_starts_as_the_probe(tmp_path, kept):
+    scene, split, scheme = make_job(tmp_path, noise=("green", "blue"))
+    changes = {"pixels.enabled": False, "context.weights": OWN_NAME, "context.share": None}
+    settings = changed(TINY, changes | {"context.frozen": kept, "context.steps": 2})
+    result = fit([scene], split, scheme, settings=settings, folder=tmp_path / "run")
+    assert bool(result.history) is not kept  # the discriminant needs no steps
+    (member,) = result.bundle.members
+    assert member.spec.columns
+    test = split.pixels(scene.pixels, Part.TEST)
+    assert (predict_pixels(result.bundle, scene.source, test) == test.code).mean() > 0.95
 
 
 @pytest.mark.parametrize(("judged", "experts"), [(True, True), (False, True), (False, False)])
@@ -256,11 +269,11 @@ def test_an_encoder_pretrained_on_counts_takes_scenes_of_counts(tmp_path):
     }
     path = save_encoder(tmp_path / "own.safetensors", tensors, about=about)
     own = changed(SETTINGS, {"context.weights": str(path)})
-    x, valid = chips(2)
+    x, _ = chips(2)
     found = frozen_features(own, counts, sensor="sentinel-2", level="", units=["DN"] * len(BANDS))
     assert found.factor == 1.0
     same = frozen_features(own, counts, sensor="", level="", units=["DN"] * len(BANDS))
-    assert torch.equal(found.of_pixels(x, valid), same.of_pixels(x, valid))
+    assert torch.equal(found.of_pixels(x), same.of_pixels(x))
     shipped = frozen_features(SETTINGS, counts, sensor="sentinel-2", level="", units=["DN"] * len(BANDS))
     assert shipped.factor == COUNTS
 

@@ -79,8 +79,13 @@ def cross_validate(
     return crossval.cross_validate(scenes, scheme, splits, trial=trial, **rest)
 
 
-def make_job(folder: Path, *, name: str = "scene", zone: int = 33, first_id: int = 1, noise_seed: int = 0) -> Job:
+def make_job(
+    folder: Path, *, name: str = "scene", zone: int = 33, first_id: int = 1, noise_seed: int = 0,
+    noise: tuple[str, ...] = (),
+) -> Job:  # fmt: skip
     """Two classes (left and right half) told apart by the second band; twelve polygons of 5 x 5 pixels.
+
+    Bands of ``noise`` by name join red and nir.
 
     Polygons 1..6 train, 7 and 8 validate, 9..12 test; odd ones are of the class "low". Blocks hold two polygons.
     """
@@ -88,12 +93,13 @@ def make_job(folder: Path, *, name: str = "scene", zone: int = 33, first_id: int
     truth = np.zeros((SIDE, SIDE), dtype=int)
     truth[:, SIDE // 2 :] = 1
     values = np.stack([rng.normal(0.2, 0.05, truth.shape), 0.1 + 0.3 * truth + rng.normal(0, 0.03, truth.shape)])
+    values = np.concatenate([values, rng.normal(0.2, 0.05, (len(noise), *truth.shape))])
     grid = Grid(CRS.from_epsg(32600 + zone), Affine(10, 0, 500000, 0, -10, 5800000), SIDE, SIDE)
     path = folder / f"{name}.tif"
-    profile = {"driver": "GTiff", "height": SIDE, "width": SIDE, "count": 2, "dtype": "float32"}
+    profile = {"driver": "GTiff", "height": SIDE, "width": SIDE, "count": len(values), "dtype": "float32"}
     with rasterio.open(path, "w", crs=grid.crs, transform=grid.transform, **profile) as out:
         out.write(values.astype(np.float32))
-        out.descriptions = ("red", "nir")
+        out.descriptions = ("red", "nir", *noise)
     rows, cols, ids = [], [], []
     for number in range(12):
         row, col = 8 + 14 * (number // 2), 20 if number % 2 == 0 else 70

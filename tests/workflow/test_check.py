@@ -111,6 +111,25 @@ def test_it_predicts_a_pretrained_encoder_that_learns_alone(tmp_path):
     assert "what it will take, about, in one process" in tables(outcome)
 
 
+def test_it_predicts_a_pretrained_encoder_beside_the_pixels(tmp_path):
+    base = {"experts": {"trees": 4}, "time_limit_s": 9000}
+    with_share, off = (
+        {
+            item.stage: item
+            for item in estimate_stages(Job.load(write_world(tmp_path, training=base | {"context": own})))
+        }
+        for own in ({"share": 0.4, "steps": 300}, {"enabled": False})
+    )
+    for stage in ("train", "predict"):
+        assert with_share[stage].unjudged
+        assert not off[stage].unjudged
+    assert with_share["train"].seconds > off["train"].seconds + 5
+    found = _Findings()
+    show_estimates(Job.load(write_world(tmp_path)), tuple(with_share.values()), found)
+    assert found.tables[0].rows[1][1].startswith("at most")
+    assert "with the pretrained encoder" in found.tables[0].notes[0]
+
+
 def test_a_time_that_is_the_limit_is_not_called_an_estimate(tmp_path):
     found = _Findings()
     job = Job.load(write_world(tmp_path, training={"time_limit_s": 600}))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -52,6 +53,33 @@ def test_run_leaves_a_model_figures_and_a_table(done):
     assert all(0.5 <= float(row["confidence"]) <= 1 for row in tested)
 
 
+def test_confidence_is_that_of_chips_held_out(done):
+    from pipeline.model.bundle import load_bundle
+
+    bundle = load_bundle(done / "chips-run" / "model" / "model.safetensors")
+    note = bundle.provenance["calibration"]
+    if isinstance(note, str):  # every chip held out was right
+        assert note.startswith("none: every")
+    else:
+        assert bundle.temperature == note["temperature"]
+
+
+def test_a_chip_model_is_as_sure_as_chips_held_out_say(done):
+    from pipeline.diagnostics.confidence import calibrate_chips
+    from pipeline.experts.mixture import OutOfFold
+    from pipeline.model.bundle import load_bundle
+
+    bundle = replace(load_bundle(done / "chips-run" / "model" / "model.safetensors"), temperature=1.0)
+    rng = np.random.default_rng(0)
+    index = rng.integers(0, 2, 400).astype(np.uint8)
+    said = np.where(rng.random(400) < 0.7, index, 1 - index)  # sure of 98 %, right in 70 %
+    sure = np.where(np.arange(2) == said[:, None], 0.98, 0.02).astype(np.float32)
+    found = calibrate_chips(bundle, OutOfFold(sure, index, np.arange(400, dtype=np.int32)))
+    again = np.array([0.98, 0.02]) ** (1 / found.temperature)
+    assert abs(again[0] / again.sum() - 0.7) < 0.06
+    assert calibrate_chips(bundle, None).temperature == 1.0
+
+
 def test_predict_gives_every_chip_of_a_folder_a_class(done, tmp_path):
     model, table = done / "chips-run" / "model" / "model.safetensors", tmp_path / "table.csv"
     options = ["predict", "--model", str(model), "--chips", str(done / "chips"), "-o", str(table), "--quiet"]
@@ -80,8 +108,6 @@ def test_chips_of_one_block_are_tested_together(tmp_path):
     chips = chips_from_folders(write_folders(tmp_path, count=12))
     blocks = np.repeat(np.arange(6), 4)
     moved = np.stack([blocks * 1000.0 + 10, np.zeros(24)], axis=1)
-    from dataclasses import replace
-
     tested = set_aside_blocks(replace(chips, position_m=moved), share=0.3, block_m=1000, seed=0)
     assert 0 < tested.sum() < 24
     assert all(len(set(tested[blocks == block])) == 1 for block in range(6))
