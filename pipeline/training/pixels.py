@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 # Of features: principal components that the network learns from, at most; what is added to their variances, over the
 # largest; and the penalty of the linear part, over the mean square of errors.
-_COMPONENTS, _FLOOR, _LEAST_RIDGE = 100, 1e-6, 0.01
+COMPONENTS, _FLOOR, _LEAST_RIDGE = 100, 1e-6, 0.01
 
 
 class PixelBatches(IterableDataset[tuple[torch.Tensor, torch.Tensor]]):
@@ -156,7 +156,7 @@ def linear_parts(features: NDArray[np.float32], value: NDArray[np.float64], chan
     weight, bias = linear_value(ridge.fit(features, value, ridge__sample_weight=chance / chance.sum()))
     mean = features.mean(0, dtype=np.float64)
     variance, axes = np.linalg.eigh(np.cov(features.T.astype(np.float64), ddof=0).reshape(len(mean), -1))
-    variance, axes = variance[::-1][:_COMPONENTS], axes[:, ::-1][:, :_COMPONENTS]
+    variance, axes = variance[::-1][:COMPONENTS], axes[:, ::-1][:, :COMPONENTS]
     return LinearParts(mean, axes / np.sqrt(variance + _FLOOR * variance[0]), weight, float(bias))
 
 

@@ -23,7 +23,7 @@ from pipeline.diagnostics.scoring import (
 )
 from pipeline.documents import read_json
 from pipeline.errors import ModelError
-from pipeline.experts.regressor_mixture import DRAW_LEVELS, DRAWS, INNER_FOLDS
+from pipeline.experts.regressor_mixture import DRAW_LEVELS, DRAWS, ENCODER, INNER_FOLDS
 from pipeline.experts.regressors import BASELINES, NAMES, Kind, ValueTable, fit_teacher, predict_teacher
 from pipeline.files import csv_text, write_json, write_text
 from pipeline.inference.pixels import value_layers
@@ -35,11 +35,11 @@ from pipeline.report.data import ReportData, ValueFigures
 from pipeline.report.page import write_report
 from pipeline.splits.split import Part, TrainingScene
 from pipeline.training.chip_index import read_index
+from pipeline.training.pixels import COMPONENTS, ValueLearner
 from pipeline.training.settings import learned_polygons
 from pipeline.training.value_fit import (
     SOFT_PIXELS,
     Targets,
-    ValueLearner,
     fit_values,
     kinds_for,
     scene_days,
@@ -56,6 +56,7 @@ if TYPE_CHECKING:
 
     from pipeline.model.bundle import ModelBundle
     from pipeline.model.preprocess import Preprocess
+    from pipeline.training.encoder_features import FrozenFeatures
 
 
 # Samples that are read and learned, and trees that are grown, to time the rest.
@@ -202,10 +203,13 @@ def _scenes(job: Job, ids: NDArray[np.int32]) -> list[TrainingScene]:
     return [TrainingScene(source, pixels) for source, pixels in pairs if len(pixels)]
 
 
-def value_cost(job: Job, preprocess: Preprocess, *, chips: int) -> tuple[float, float, int]:
+def value_cost(
+    job: Job, preprocess: Preprocess, *, chips: int, frozen: FrozenFeatures | None
+) -> tuple[float, float, int]:
     """Seconds of table, teachers and network, seconds of baselines, and bytes of the table and the draws.
 
-    From at most PROBE_SAMPLES of the samples; ``chips`` is the number of chips that will be read.
+    From at most PROBE_SAMPLES of the samples; ``chips`` is the number of chips that will be read, ``frozen`` the
+    encoder that will be judged.
     """
     settings, scenes = job.config.training, job.training_scenes
     ids = learned_polygons(job.split, settings)
@@ -214,17 +218,18 @@ def value_cost(job: Job, preprocess: Preprocess, *, chips: int) -> tuple[float, 
     targets = targets_of(job, scenes).learned(ids)
     own = [replace(scene, pixels=scene.pixels.select(some.tolist())) for scene in scenes]
     start = time.perf_counter()
-    samples = samples_of(own, targets.frame, preprocess=preprocess, plane=Plane.around(targets.frame))
+    samples = samples_of(own, targets.frame, preprocess=preprocess, plane=Plane.around(targets.frame), frozen=frozen)
     seconds = (time.perf_counter() - start) * more
     table = samples.table(targets.frame, targets.quantity, targets.group_of)
     asked = min(SOFT_PIXELS, settings.experts.soft_pixels, chips * job.config.chips.size_px**2)
-    for kind in kinds_for(preprocess.bands):
+    for kind in (*kinds_for(preprocess.bands), *((ENCODER,) if frozen is not None else ())):
         fit_s, place_s = _teacher_s(kind, table, trees=settings.experts.trees)
         # Folds learn from all samples but their own, then all do; held-out samples and soft pixels are asked for.
         seconds += fit_s * more * INNER_FOLDS + place_s * (asked + 2 * more * len(table))
     features, batch = table.places.features.shape[1], settings.pixels.batch
-    learner = ValueLearner(build_network(value_spec(settings, preprocess)).train(), steps=1, lr=1e-3, weight_decay=0.0)
-    given = torch.zeros(batch, features, 1, 1), torch.zeros(batch, 1 + DRAWS)
+    spec = replace(value_spec(settings, preprocess), bands_in=min(features, COMPONENTS), surroundings=False)
+    learner = ValueLearner(build_network(spec).train(), steps=1, lr=1e-3, weight_decay=0.0)
+    given = torch.zeros(batch, spec.bands_in, 1, 1), torch.zeros(batch, 1 + DRAWS)
     seconds += settings.pixels.steps * step_s(lambda: learner.training_step(given, 0), repeats=PROBE_STEPS)
     baselines = (_teacher_s(kind, table, trees=job.config.assessment.forest_trees) for kind in BASELINES)
     assess_s = sum(fit_s * more + place_s * more * len(table) for fit_s, place_s in baselines)
