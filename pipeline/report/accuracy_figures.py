@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from pipeline.diagnostics.confidence import Reliability
     from pipeline.legend import ClassScheme
-    from pipeline.report.data import ErrorExample, Failures
+    from pipeline.report.data import ChipExample, ErrorExample, Failures
 
 _FULL_CELL = 0.55
 _PALE = 0.25  # opacity of what cannot be judged
@@ -150,6 +150,29 @@ def examples(items: Sequence[ErrorExample], scheme: ClassScheme) -> Figure:
     return figure
 
 
+def wrong_chips(items: Sequence[ChipExample]) -> Figure:
+    """The worst errors among whole chips: what each is, what it was taken for, and how surely."""
+    columns = max(len(items), 4)
+    letters = max(8, int(WIDE_CM / columns / _LETTER_CM))
+    titles = [
+        "\n".join(
+            textwrap.fill(line, letters)
+            for line in (item.name, f"reference: {item.reference}", f"said: {item.said}", f"{item.confidence:.0%} sure")
+        )
+        for item in items
+    ]
+    lines = max(title.count("\n") + 1 for title in titles)
+    figure = blank(WIDE_CM, WIDE_CM / columns + 1.0 + lines * _LINE_CM)
+    cells = figure.subplots(1, columns, squeeze=False)[0]
+    for axes in cells:
+        axes.set_axis_off()
+        axes.set_anchor("S")
+    for axes, item, title in zip(cells, items, titles, strict=False):
+        axes.imshow(item.image, interpolation="nearest")
+        axes.set_title(title, loc="left")
+    return figure
+
+
 def _titles(item: ErrorExample, columns: int) -> tuple[str, str]:
     """What stands over scene and map, broken to the width of a column: wider, it would run off the page."""
     letters = max(8, int(WIDE_CM / columns / _LETTER_CM))
@@ -192,9 +215,9 @@ def reliability_figure(before: Reliability, *, after: Reliability | None = None,
             top.plot(item.confidence[rest], item.accuracy[rest], marker, color=color, markersize=3, mfc="none", mew=0.6)
             low.stairs(share, item.edges, color=color, fill=after is None)
     top.plot([], [], "o", color=GREY, markersize=3, mfc="none", mew=0.6, label=f"hollow: under {FEW:.0%} of the pixels")
-    top.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="share of right pixels")
+    top.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="share right")
     figure.legend(loc="outside upper left", frameon=False, fontsize=8)
-    low.set(xlim=(0, 1), xlabel="confidence", ylabel="share of pixels")
+    low.set(xlim=(0, 1), xlabel="confidence", ylabel="share of all")
     return figure
 
 

@@ -87,6 +87,17 @@ class ErrorExample:
     tall: float = 1.0  # Height of a pixel on the ground over its width
 
 
+@dataclass(frozen=True, eq=False)
+class ChipExample:
+    """A test chip that is classified wrong with conviction."""
+
+    name: str  # Its file
+    reference: str  # Its class
+    said: str  # The class it was given
+    confidence: float  # Of that class, 0..1
+    image: NDArray[np.float32]  # float32 [row, col, 3] in 0..1
+
+
 @dataclass(frozen=True)
 class BlockAccuracy:
     """Share of right test pixels of a square: (left, bottom, right, top) in the map's CRS, pixels, share."""
@@ -133,6 +144,8 @@ class ReportData:
 
     title: str  # Name of the job
     scheme: ClassScheme  # The legend
+    lead: str = ""  # What it is, in words; "" for a map of the scenes in ``views``
+    chips: bool = False  # Whole chips are tested, not pixels of polygons
     views: tuple[MapView, ...] = ()  # One per scene
     areas: tuple[ClassArea, ...] = ()  # Mapped areas
     scores: tuple[Score, ...] = ()  # The network first, then the forests
@@ -150,6 +163,7 @@ class ReportData:
     uncalibrated: Reliability | None = None  # The same without the model's temperature, where it has one
     failures: Failures | None = None  # Where the map is wrong
     examples: tuple[ErrorExample, ...] = ()  # The worst errors
+    wrong_chips: tuple[ChipExample, ...] = ()  # The worst errors among whole chips
     objects: tuple[ObjectsView, ...] = ()  # One per scene with objects
     ledger: tuple[dict[str, Any], ...] = ()  # One per scene
     warnings: tuple[str, ...] = ()  # Said during the run

@@ -130,17 +130,21 @@ def _value_drawings(values: ValueFigures) -> Iterator[Drawing]:
 
 def _accuracy_drawings(data: ReportData) -> Iterator[Drawing]:
     scheme, found = data.scheme, data.reliability
+    what = "chips" if data.chips else "pixels"
     if data.scores:
-        caption = "Network and forests learned from the same polygons and are judged on the same test polygons."
+        of = "chips" if data.chips else "polygons"
+        caption = f"Network and forests learned from the same {of} and are judged on the same test {of}."
         draw = partial(accuracy_figures.per_class, data.scores, scheme)
         yield Drawing("per_class", "Accuracy per class", caption, draw)
-        caption = "Test pixels of the network's map; each column is shaded by its share of the reference class."
+        caption = f"Test {what} as the network sees them; each column is shaded by its share of the reference class."
         draw = partial(accuracy_figures.confusion, data.scores[0], scheme)
         yield Drawing("confusion", "Error matrix", caption, draw, wide=len(scheme) > _HALF_CLASSES)
     if found is not None:
         first, after = (data.uncalibrated, found) if data.uncalibrated else (found, None)
         label = "without temperature" if after else "network"
-        caption = _reliability_caption(data.scores[0].polygons if data.scores else {}, first=first, after=after)
+        caption = _reliability_caption(
+            data.scores[0].polygons if data.scores else {}, what=what, first=first, after=after
+        )
         draw = partial(accuracy_figures.reliability_figure, first, after=after, label=label)
         yield Drawing("reliability", "Reliability of the confidence", caption, draw)
     failures = data.failures
@@ -161,9 +165,15 @@ def _accuracy_drawings(data: ReportData) -> Iterator[Drawing]:
         )
         draw = partial(accuracy_figures.examples, data.examples, scheme)
         yield Drawing("examples", "Worst errors", caption, draw, wide=True)
+    if data.wrong_chips:
+        caption = "The test chips that are wrong most surely: is it the folder or the model?"
+        draw = partial(accuracy_figures.wrong_chips, data.wrong_chips)
+        yield Drawing("examples", "Worst errors", caption, draw, wide=True)
 
 
-def _reliability_caption(polygons: Mapping[str, int], *, first: Reliability, after: Reliability | None) -> str:
+def _reliability_caption(
+    polygons: Mapping[str, int], *, what: str, first: Reliability, after: Reliability | None
+) -> str:
     """What the diagram may say: nothing where few test polygons (by class) carry it."""
     count = sum(polygons.values())
     if polygons and count < _JUDGED_POLYGONS:
@@ -171,7 +181,7 @@ def _reliability_caption(polygons: Mapping[str, int], *, first: Reliability, aft
             f"{counted(count, 'test polygon')} can not judge the confidence: pixels of a polygon are right or wrong "
             "together. Below: where they lie."
         )
-    caption = "Of the test pixels mapped with a confidence of 0.8, about 80 % should be right. Below: where they lie."
+    caption = f"Of the test {what} with a confidence of 0.8, about 80 % should be right. Below: where they lie."
     if after is not None and after.ece > _LOWER * first.ece:
         caption += " Here the temperature makes the confidence no truer."
     return caption

@@ -10,21 +10,29 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
+import yaml
 from numpy.typing import NDArray
 from pydantic import Field, ValidationInfo, field_validator
+from sklearn.ensemble import RandomForestClassifier
 
-from pipeline.diagnostics.confidence import calibrate_chips
-from pipeline.diagnostics.scoring import confusion_csv, score, score_json
+from pipeline.diagnostics.confidence import calibrate_chips, reliability
+from pipeline.diagnostics.scoring import Score, classes_ahead, confusion_csv, score, score_json
 from pipeline.documents import read_yaml
 from pipeline.errors import LabelError, LabelWarning, OutputError, counted
 from pipeline.experts.experts import PixelTable
+from pipeline.experts.forest import cores
+from pipeline.experts.settings import FOREST_TREES
 from pipeline.experts.shares import inner_folds
 from pipeline.files import check_target, csv_text, prepare_folder, write_json, write_text
 from pipeline.legend import scheme_for
+from pipeline.maps.look import shown_bands
 from pipeline.model.bundle import load_bundle, save_bundle
+from pipeline.report.data import ChipExample, ReportData
+from pipeline.report.page import write_report
+from pipeline.runs import environment
 from pipeline.scenes.settings import AS_FOUND, SceneOptions
 from pipeline.settings import NAME, Fraction, Settings, absolute, changed, checked, commented_yaml
 from pipeline.splits.split import block_keys
@@ -45,6 +53,8 @@ LEARNED, TESTED = ("train", "training"), ("test", "testing", "val", "valid", "va
 OPTIONS = "chip_options"
 """Key of the model's provenance: what was known better than the files said."""
 WHAT = "test chips; not a probability sample of any area"
+# Of the report: wrong chips that are shown, and the percentiles between which their bands are stretched.
+WRONG_CHIPS, STRETCH_PERCENT = 8, (2, 98)
 
 
 class ChipFolder(SceneOptions):
@@ -178,16 +188,25 @@ def run_chips(config: Path, *, overwrite: bool, progress: Progress, changes: Seq
     facts: dict[str, object] = {"what": WHAT, "split": parts.how, "learned": len(parts.learned), "context": context}
     tables: tuple[Table, ...] = ()
     summary = f"{job.name}: {counted(len(parts.learned), 'chip')} learned"
+    data = ReportData(
+        title=job.name, scheme=parts.learned.scheme, chips=True,
+        lead=f"Classes of whole chips: {summary.partition(': ')[2]}, {parts.how}. {context['line']}",
+        history=tuple(result.history), environment=environment(),
+        settings=yaml.safe_dump(job.model_dump(mode="json"), sort_keys=False),
+    )  # fmt: skip
     if parts.tested is not None:
         probabilities, scheme = chip_probabilities(bundle, parts.tested), parts.tested.scheme
-        codes = scheme.index_to_code[probabilities.argmax(axis=1)]
-        found = score("network", codes, scheme.index_to_code[parts.tested.index], scheme=scheme)
+        judged = _scores(parts, probabilities, trees=FOREST_TREES)
+        found = judged[0]
         facts |= {"method": "network", "tested": len(parts.tested), **score_json(found)}
+        facts |= {"baselines": {item.method: score_json(item) for item in judged[1:]}}
         written.append(write_text(run / "confusion.csv", confusion_csv(found), what="the confusion matrix"))
         written.append(write_table(run / "test_chips.csv", parts.tested, probabilities, names=scheme.names))
-        row = ("network", f"{100 * found.overall_accuracy:.1f} %", f"{found.macro_f1:.3f}")
-        tables = (Table(WHAT, ("method", "overall accuracy", "macro-F1"), (row,)),)
+        rows = tuple((item.method, f"{100 * item.overall_accuracy:.1f} %", f"{item.macro_f1:.3f}") for item in judged)
+        tables = (Table(WHAT, ("method", "overall accuracy", "macro-F1"), rows),)
         summary += f", {counted(len(parts.tested), 'chip')} tested: {100 * found.overall_accuracy:.1f} % right"
+        data = _judged(data, parts.tested, probabilities, judged)
+    written += write_report(run / "report.html", data)
     written.append(write_json(run / "accuracy.json", facts))
     return Outcome(
         summary=f"{summary}; {context['line']}",
@@ -196,6 +215,47 @@ def run_chips(config: Path, *, overwrite: bool, progress: Progress, changes: Seq
         data=facts,
         hint=f"classify others with landcover predict --model {target} --chips FOLDER",
     )
+
+
+def _scores(parts: Parts, probabilities: NDArray[np.float32], *, trees: int) -> tuple[Score, ...]:
+    """The network and a random forest of the chips' means and deviations, on the same test chips."""
+    learned, tested = parts.learned, cast("FolderChips", parts.tested)
+    forest = RandomForestClassifier(trees, n_jobs=cores(), random_state=0).fit(_moments(learned), learned.index)
+    codes, said = tested.scheme.index_to_code, (probabilities.argmax(axis=1), forest.predict(_moments(tested)))
+    return tuple(
+        score(method, codes[index], codes[tested.index], scheme=tested.scheme)
+        for method, index in zip(("network", "forest (means and deviations)"), said, strict=True)
+    )
+
+
+def _moments(chips: FolderChips) -> NDArray[np.float32]:
+    """Mean and deviation of each band over the valid pixels of each chip, float32 [chip, 2 * band]."""
+    weight = chips.valid[:, None]
+    count = np.maximum(weight.sum(axis=(2, 3)), 1)
+    mean = (chips.values * weight).sum(axis=(2, 3)) / count
+    square = ((chips.values - mean[..., None, None]) ** 2 * weight).sum(axis=(2, 3)) / count
+    return np.concatenate([mean, np.sqrt(square)], axis=1).astype(np.float32)
+
+
+def _judged(
+    data: ReportData, tested: FolderChips, probabilities: NDArray[np.float32], scores: tuple[Score, ...]
+) -> ReportData:
+    """The report with what the test chips say."""
+    said, sure = probabilities.argmax(axis=1), np.minimum(probabilities.max(axis=1), 1.0)
+    wrong = np.flatnonzero(said != tested.index)
+    names, (shown, _) = tested.scheme.names, shown_bands(tested.bands, sensor=tested.sensor)
+    layers = [tested.bands.index(name) for name in shown]
+    low, high = np.percentile(tested.values[:, layers], STRETCH_PERCENT, axis=(0, 2, 3))[..., None, None]
+    examples = []
+    for number in wrong[np.argsort(-sure[wrong], kind="stable")][:WRONG_CHIPS]:
+        picture = np.clip((tested.values[number, layers] - low) / np.maximum(high - low, 1e-6), 0, 1)
+        image = np.moveaxis(np.broadcast_to(picture, (3, *picture.shape[1:])), 0, -1).astype(np.float32)
+        reference, given = names[tested.index[number]], names[said[number]]
+        examples.append(ChipExample(tested.files[number].name, reference, given, float(sure[number]), image))
+    return replace(
+        data, scores=scores, sampling=f"Figures of {WHAT}.", ahead=classes_ahead(scores), wrong_chips=tuple(examples),
+        reliability=reliability(sure, said == tested.index),
+    )  # fmt: skip
 
 
 def parts_of(job: ChipJob) -> Parts:

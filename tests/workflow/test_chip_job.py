@@ -12,7 +12,9 @@ import yaml
 
 from pipeline.cli.entry import main
 from pipeline.config import is_chip_job
+from pipeline.diagnostics.scoring import score_of
 from pipeline.errors import ConfigError, LabelError, LabelWarning
+from pipeline.report.data import ReportData
 from pipeline.settings import checked
 from pipeline.training.chip_files import chips_from_folders
 from pipeline.workflow.chip_job import ChipJob, parts_of, set_aside_blocks
@@ -34,6 +36,11 @@ def done(tmp_path_factory):
     return folder
 
 
+def two_scores():
+    names = ("bright", "dark")
+    return tuple(score_of(method, np.array([[5, 1], [0, 6]]), names=names) for method in ("network", "forest"))
+
+
 def rows(path):
     with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
@@ -46,11 +53,31 @@ def test_run_leaves_a_model_figures_and_a_table(done):
     assert 0 < figures["tested"] < 10
     assert figures["overall_accuracy"] > 0.9
     assert "line" in figures["context"]
+    page = (run / "report.html").read_text(encoding="utf-8")
+    for words in ("Classes of whole chips", "Accuracy on the test chips", "forest (means and deviations)", "confusion"):
+        assert words in page
+    assert "test polygons" not in page
+    assert figures["baselines"]["forest (means and deviations)"]["overall_accuracy"] > 0.9
     tested = rows(run / "test_chips.csv")
     assert len(tested) == figures["tested"]
     right = np.mean([row["class"] == row["reference"] for row in tested])
     assert right == pytest.approx(figures["overall_accuracy"])
     assert all(0.5 <= float(row["confidence"]) <= 1 for row in tested)
+
+
+def test_the_report_shows_the_chips_that_are_surely_wrong(tmp_path):
+    from pipeline.workflow.chip_job import _judged
+
+    chips = chips_from_folders(write_folders(tmp_path, count=6))
+    sure = np.full((12, 2), 0.5, np.float32)
+    sure[np.arange(12), chips.index] = 0.6
+    sure[3] = np.where(np.arange(2) == chips.index[3], 0.1, 0.9)
+    found = _judged(ReportData(title="t", scheme=chips.scheme), chips, sure / sure.sum(1, keepdims=True), two_scores())
+    (shown,) = found.wrong_chips
+    assert shown.name == chips.files[3].name
+    assert (shown.reference, shown.confidence) == (chips.scheme.names[chips.index[3]], pytest.approx(0.9))
+    assert shown.image.shape == (16, 16, 3)
+    assert 0 <= shown.image.min() <= shown.image.max() <= 1
 
 
 def test_confidence_is_that_of_chips_held_out(done):
