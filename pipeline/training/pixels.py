@@ -189,7 +189,7 @@ def put_parts(network: Network, small: Network, parts: LinearParts) -> None:
 
 def _layers(network: Network) -> tuple[Any, Any, torch.nn.Conv2d]:
     """Convolution and norm of either layer of the spectral path, and the head."""
-    one, other = list(network.spectral or [])[-2:]
+    one, other = (cast("torch.nn.Sequential", layer) for layer in list(network.spectral or [])[-2:])
     return one[:2], other[:2], network.head
 
 
