@@ -101,22 +101,24 @@ def test_only_the_forest_is_fitted_once_the_time_is_up():
     assert both[:, 1:] == pytest.approx(found.draws(places))
 
 
-def _with_columns(column: np.ndarray, target: np.ndarray) -> ValueTable:
+def _with_columns(columns: np.ndarray, target: np.ndarray, features: np.ndarray) -> ValueTable:
     n = len(target)
-    features = np.random.default_rng(5).normal(size=(n, 3)).astype(np.float32)
-    places = Places(features, np.zeros((n, 2)), np.zeros(n, dtype=np.int64), column[:, None].astype(np.float32))
-    return ValueTable(places, target, np.arange(n) // 12, np.ones(n), 3)
+    places = Places(
+        features.astype(np.float32), np.zeros((n, 2)), np.zeros(n, dtype=np.int64), columns.astype(np.float32)
+    )
+    return ValueTable(places, target, np.arange(n) // 12, np.ones(n), features.shape[1])
 
 
 @pytest.mark.parametrize("helps", [True, False])
 def test_an_encoder_is_admitted_where_it_helps_groups_held_out(*, helps: bool):
     rng = np.random.default_rng(4)
-    target = rng.normal(size=144)
-    column = target + 0.3 * rng.normal(size=144) if helps else rng.normal(size=144)
-    found = fit_regressor_mixture(_with_columns(column, target), trees=4, seed=0, kinds=("forest", "linear", "encoder"))
+    features, columns = rng.normal(size=(144, 3)), rng.normal(size=(144, 40))
+    target = (columns if helps else features)[:, 0] + 0.3 * rng.normal(size=144)
+    table = _with_columns(columns, target, features)
+    found = fit_regressor_mixture(table, trees=4, seed=0, kinds=("forest", "linear", "encoder"))
     assert found.admission is not None
-    assert (found.admission.saved > found.admission.error) is helps
-    assert (float(found.shares[-1]) > 0.9) is helps
+    assert bool(found.admission.saved > found.admission.error) is helps
+    assert bool(found.shares[-1] > 0.9) is helps
     assert found.shares.sum() == pytest.approx(1.0)
     plain, ridge = found.parts()
     assert (ridge is not None) is helps
@@ -124,8 +126,8 @@ def test_an_encoder_is_admitted_where_it_helps_groups_held_out(*, helps: bool):
 
 
 def test_a_given_share_of_an_encoder_is_not_judged():
-    target = np.random.default_rng(6).normal(size=144)
-    found = fit_regressor_mixture(
-        _with_columns(target, target), trees=4, seed=0, kinds=("forest", "encoder"), given=0.25
-    )
+    rng = np.random.default_rng(6)
+    target = rng.normal(size=144)
+    table = _with_columns(target[:, None], target, rng.normal(size=(144, 3)))
+    found = fit_regressor_mixture(table, trees=4, seed=0, kinds=("forest", "encoder"), given=0.25)
     assert (found.admission, found.shares.tolist()) == (None, [0.75, 0.25])
