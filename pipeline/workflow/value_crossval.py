@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -181,8 +180,7 @@ def _learned(job: Job, split: Split) -> ValueSet:
     scenes, config = job.training_scenes, job.config
     index = choose_chips({s.source.id: s.pixels for s in scenes}, settings=config.chips, split=split,
                          scheme=job.scheme, head=config.training.head)  # fmt: skip
-    targets = replace(targets_of(job, scenes), group_of=by_polygon(split.block_of, job.labels.frame))
-    return value_set(scenes, split, targets, index=index, settings=config.training)
+    return value_set(scenes, split, targets_of(job, scenes, fold=split), index=index, settings=config.training)
 
 
 def _test_scenes(scenes: Sequence[TrainingScene], split: Split) -> list[TrainingScene]:

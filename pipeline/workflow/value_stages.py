@@ -33,7 +33,7 @@ from pipeline.model.network import build_network
 from pipeline.quantity import Quantity
 from pipeline.report.data import ReportData, ValueFigures
 from pipeline.report.page import write_report
-from pipeline.splits.split import Part, TrainingScene
+from pipeline.splits.split import Part, Split, TrainingScene
 from pipeline.training.chip_index import read_index
 from pipeline.training.pixels import COMPONENTS, ValueLearner
 from pipeline.training.settings import learned_polygons
@@ -77,11 +77,14 @@ def quantity_of(job: Job) -> Quantity:
     return job.quantity
 
 
-def targets_of(job: Job, scenes: Sequence[TrainingScene]) -> Targets:
-    """The samples' values; held out together within training: groups where there are some, else blocks."""
+def targets_of(job: Job, scenes: Sequence[TrainingScene], *, fold: Split | None = None) -> Targets:
+    """The samples' values; held out together within training: groups where there are some, else blocks.
+
+    Within a ``fold`` of a cross-validation its blocks.
+    """
     frame = job.labels.frame
-    own = job.groups if job.split_by_groups else None
-    groups = by_polygon(job.split.block_of if own is None else own, frame)
+    own = job.groups if fold is None and job.split_by_groups else None
+    groups = by_polygon((fold or job.split).block_of if own is None else own, frame)
     return Targets(frame, quantity_of(job), groups, job.scheme, scene_days(frame, scenes))
 
 
