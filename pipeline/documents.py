@@ -44,11 +44,8 @@ def read_json(path: Path | str, *, what: str = "the file", error: type[PipelineE
 
 def parse_json(
     data: bytes | str,
-    *,
-    what: str = "the text",
-    path: Path | str | None = None,
-    error: type[PipelineError] = InputError,
-) -> Any:
+    *, what: str = "the text", path: Path | str | None = None, error: type[PipelineError] = InputError,
+) -> Any:  # fmt: skip
     """What JSON text holds, for answers of servers and texts inside other files; see :func:`read_json`.
 
     >>> parse_json('{"a": [1, 2]}')
@@ -87,12 +84,9 @@ class _Shallow(ET.TreeBuilder):
 
 def parse_xml(
     data: bytes | str,
-    *,
-    what: str = "the text",
-    path: Path | str | None = None,
-    error: type[PipelineError] = InputError,
+    *, what: str = "the text", path: Path | str | None = None, error: type[PipelineError] = InputError,
     fix: str | None = None,
-) -> ET.Element:
+) -> ET.Element:  # fmt: skip
     """The root of XML text, without entities of its own.
 
     >>> parse_xml("<a><b>1</b></a>").findtext("b")

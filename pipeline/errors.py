@@ -48,14 +48,9 @@ class PipelineError(Exception):
     """
 
     def __init__(
-        self,
-        what: str,
-        *,
-        path: Path | str | None = None,
-        got: object = None,
-        expected: object = None,
-        fix: str | None = None,
-    ) -> None:
+        self, what: str,
+        *, path: Path | str | None = None, got: object = None, expected: object = None, fix: str | None = None,
+    ) -> None:  # fmt: skip
         self.what = what
         self.path = path
         parts = [f"{path}: {what}" if path is not None else what]

@@ -54,12 +54,9 @@ def as_error(error: type[PipelineError], what: str, *, path: str | Path, fix: st
 
 def open_raster(
     path: str | Path,
-    *,
-    trust: bool = False,
-    error: type[PipelineError] = SceneError,
-    what: str = "not a raster that GDAL can open",
+    *, trust: bool = False, error: type[PipelineError] = SceneError, what: str = "not a raster that GDAL can open",
     fix: str | None = None,
-) -> DatasetReader:
+) -> DatasetReader:  # fmt: skip
     """A raster, opened; to be closed by the caller.
 
     Behind an address there is a GeoTIFF or a JPEG 2000. A description of a raster on the disk (a VRT) names files on
@@ -203,15 +200,10 @@ class Raster:
 
 
 def on_grid(
-    dataset: DatasetReader,
-    grid: Grid,
-    *,
-    resampling: str = "nearest",
-    nodata: float | None = None,
-    ignore_tag: bool = False,
-    add_alpha: bool = False,
+    dataset: DatasetReader, grid: Grid,
+    *, resampling: str = "nearest", nodata: float | None = None, ignore_tag: bool = False, add_alpha: bool = False,
     tolerance_px: float = 0.125,
-) -> WarpedVRT:
+) -> WarpedVRT:  # fmt: skip
     """A file as GDAL warps it onto the pixels of ``grid``, window by window; to be closed by the caller.
 
     Args:
@@ -286,7 +278,9 @@ def sample_windows(
         if corners:
             inner = {round(last * i / (per_side - 1) / side_px) * side_px for i in range(per_side - 1)}
             return sorted({*inner, last})
-        return sorted({round((i + 0.5) * length / per_side - side_px / 2) if last else 0 for i in range(per_side)})
+        side = min(side_px, length)
+        count = min(per_side, length // side)
+        return [round((i + 0.5) * length / count - side / 2) for i in range(count)]
 
     height, width = (min(side_px, length) for length in grid.shape)
     rows, cols = (starts(length) for length in grid.shape)

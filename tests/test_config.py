@@ -152,11 +152,12 @@ def test_a_key_that_moved_is_found_in_its_place(key):
     assert f"config.yaml: {key} is now {MOVED[key]}" in said
 
 
+@pytest.mark.parametrize("version", [1, 2])
 @pytest.mark.parametrize("key", sorted(GONE))
-def test_a_key_that_went_is_left_out_with_the_reason(key):
+def test_a_key_that_went_is_left_out_with_the_reason(key, version):
     section, name = key.split(".")
     with pytest.warns(ConfigWarning, match=f"{key} went"):
-        new = upgraded({"version": 1, section: {name: 1}}, path=HERE)
+        new = upgraded({"version": version, section: {name: 1}}, path=HERE)
     assert name not in new[section]
 
 

@@ -198,8 +198,7 @@ def _paired(one: Assessment, two: Assessment, *, grid: Grid) -> Comparison:
     right_one = one.units.map_code == one.units.reference_code
     right_two = (two.units.map_code == two.units.reference_code)[order]
     gain = right_one.astype(np.float64) - right_two
-    known = unit_area(grid, one.units.row, one.units.col)
-    area = np.ones(len(gain)) if known is None else known
+    area = unit_area(grid, one.units.row, one.units.col)
     top, bottom = (gain * area)[:, None], area[:, None]
     difference = ratios(top, bottom, frame=one.design.frame, bounds=(-1.0, 1.0))[0]
     right = cross_tabulate(right_one.astype(np.intp), right_two.astype(np.intp), classes=2)

@@ -178,12 +178,9 @@ def assess_map(
     else:
         design = assume_plain(units, drawn, scheme=scheme, counted=class_areas(map_path))
     figures = estimate_accuracy(
-        scheme.code_to_index[units.map_code],
-        scheme.code_to_index[units.reference_code],
-        names=scheme.names,
-        frame=design.frame,
-        unit_area=unit_area(grid, units.row, units.col),
-    )
+        scheme.code_to_index[units.map_code], scheme.code_to_index[units.reference_code], names=scheme.names,
+        frame=design.frame, unit_area=unit_area(grid, units.row, units.col),
+    )  # fmt: skip
     helped: dict[str, float] | None = None
     if settings.assist is not None:
         figures, design, helped = _assisted(figures, design, units, map_path, settings.assist, scheme=scheme)
@@ -209,13 +206,9 @@ def _assisted(
     auxiliary = centred_confidence(map_path, path, units)
     grid = read_grid(map_path)
     found, widths = assist(
-        figures,
-        scheme.code_to_index[units.map_code],
-        scheme.code_to_index[units.reference_code],
-        frame=design.frame,
-        auxiliary=auxiliary,
-        unit_area=unit_area(grid, units.row, units.col),
-    )
+        figures, scheme.code_to_index[units.map_code], scheme.code_to_index[units.reference_code], frame=design.frame,
+        auxiliary=auxiliary, unit_area=unit_area(grid, units.row, units.col),
+    )  # fmt: skip
     gain = "it would not make any interval narrower"
     if widths:
         most, overall = (100 * (1 - part) for part in (min(widths.values()), widths.get("overall accuracy", 1.0)))
@@ -259,13 +252,13 @@ def _by_name(area: Sequence[float] | NDArray[np.float64], scheme: ClassScheme) -
     return {item.name: float(area[item.code]) for item in scheme.classes}
 
 
-def unit_area(grid: Grid, row: NDArray[np.int32], col: NDArray[np.int32]) -> NDArray[np.float64] | None:
-    """Area of each unit, float64 [unit], in mean pixels; None on grids whose pixels are all alike.
+def unit_area(grid: Grid, row: NDArray[np.int32], col: NDArray[np.int32]) -> NDArray[np.float64]:
+    """Area of each unit, float64 [unit], in mean pixels; 1 on grids whose pixels are all alike.
 
     Pixels of a geographic grid shrink towards the poles, so each unit weighs with its own area.
     """
     low, high = grid.pixel_area_range_ha
-    return None if low == high else grid.areas_at_ha(row, col) * 2 / (low + high)
+    return np.ones(len(row)) if low == high else grid.areas_at_ha(row, col) * 2 / (low + high)
 
 
 def _unit(grid: Grid) -> tuple[str, float | None]:

@@ -71,11 +71,9 @@ class ReferenceUnits:
         gone = tuple(Excluded(self.id[i], reasons[int(i)]) for i in np.flatnonzero(~mask))
         arrays = ("row", "col", "x", "y", "map_code", "reference_code")
         return replace(
-            self,
-            id=tuple(name for name, good in zip(self.id, mask, strict=True) if good),
-            excluded=self.excluded + gone,
-            **{name: getattr(self, name)[mask] for name in arrays},
-        )
+            self, id=tuple(name for name, good in zip(self.id, mask, strict=True) if good),
+            excluded=self.excluded + gone, **{name: getattr(self, name)[mask] for name in arrays},
+        )  # fmt: skip
 
 
 def read_reference(

@@ -234,16 +234,11 @@ def zone_of_map(
     by_confidence = area[list(found.scheme.codes)].sum(axis=0)
     shares = np.append(by_confidence[: SURE + 1], by_confidence[SURE + 1 :].sum()) / by_confidence.sum()
     return find_zone(
-        found.units.map_code != found.units.reference_code,
-        np.where(sure <= SURE, sure, -1),
-        found.scheme.code_to_index[found.units.map_code],
-        names=found.scheme.names,
-        frame=frame,
-        area_by_confidence=shares,
-        unit_area=unit_area(read_grid(map_path), found.units.row, found.units.col),
-        max_error=max_error,
-        inside_only=applicability is not None,
-    )
+        found.units.map_code != found.units.reference_code, np.where(sure <= SURE, sure, -1),
+        found.scheme.code_to_index[found.units.map_code], names=found.scheme.names, frame=frame,
+        area_by_confidence=shares, unit_area=unit_area(read_grid(map_path), found.units.row, found.units.col),
+        max_error=max_error, inside_only=applicability is not None,
+    )  # fmt: skip
 
 
 def write_zone(

@@ -95,7 +95,6 @@ class SampleDesign:
     inclusion: NDArray[np.float64]  # [unit] inclusion probability
     # Primary units of a cluster design, or the grids of a systematic one, else None
     clusters: PrimaryUnits | None = None
-    min_distance_m: float = 0.0  # Least distance between units that was enforced
     notes: tuple[str, ...] = ()  # What a reader of the figures must know about the draw
 
     def __len__(self) -> int:
@@ -123,7 +122,6 @@ class SampleDesign:
             "map": self.map_name,
             "strata_source": self.strata_source,
             "allocation": self.allocation,
-            "min_distance_m": self.min_distance_m,
             "grid": {
                 "crs": self.grid.crs.to_wkt(), "transform": list(a)[:6],
                 "height": self.grid.height, "width": self.grid.width,
@@ -192,7 +190,6 @@ def _design(content: dict[str, Any]) -> SampleDesign:
         class_pixels={int(item["code"]): int(item["pixels"]) for item in content["classes"]},
         class_area_ha={int(item["code"]): float(item["area_ha"]) for item in content["classes"]},
         clusters=PrimaryUnits.from_json(content["clusters"]) if grouped else None,
-        min_distance_m=float(content["min_distance_m"]),
         notes=tuple(content["notes"]),
     )
 

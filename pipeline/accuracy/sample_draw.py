@@ -104,13 +104,10 @@ def _stratified(
         )
     else:
         shares, how = share_out(
-            settings.size,
-            settings.allocation or "olofsson",
-            units=[int(n) for n in units[values]],
-            expected=by_stratum(settings.expected_users, names),
-            target_se=settings.target_se,
-        )
-    row, col, stratum = pick(dataset, layer, count, values, shares, rng, settings.minimum_distance_m)
+            settings.size, settings.allocation or "olofsson", units=[int(n) for n in units[values]],
+            expected=by_stratum(settings.expected_users, names), target_se=settings.target_se,
+        )  # fmt: skip
+    row, col, stratum = pick(dataset, layer, count, values, shares, rng)
     table = tuple(
         Stratum(int(value), name, int(units[value]), float(count.area_ha[value]), drawn)
         for value, name, drawn in zip(values, names, shares, strict=True)
@@ -130,7 +127,7 @@ def _unstratified(dataset: DatasetReader, settings: DesignSettings, rng: np.rand
     if not 1 <= size <= total:
         raise ReferenceDataError("sample size", got=size, expected=f"1 to {total}, the valid pixels of the map")
     if settings.kind == "simple_random":
-        row, col, stratum = pick(dataset, layer, count, np.array([0]), [size], rng, settings.minimum_distance_m)
+        row, col, stratum = pick(dataset, layer, count, np.array([0]), [size], rng)
         chance, how, clusters = np.full(len(row), size / total), "none", None
     else:
         row, col, grids, step = draw_grids(dataset, count.windows, total=total, size=size, starts=starts, rng=rng)
@@ -154,6 +151,7 @@ def _assemble(
     row, col = drawn.row[order], drawn.col[order]
     pixels, area = class_areas(dataset.name, within=within)
     present = [int(code) for code in np.flatnonzero(pixels) if code != NODATA]
+    one_start = drawn.kind == "systematic" and drawn.clusters is not None and len(drawn.clusters.sizes) == 1
     plain: dict[str, Any] = {name: getattr(drawn, name) for name in ("kind", "strata", "allocation")}
     return SampleDesign(
         **plain,
@@ -170,18 +168,5 @@ def _assemble(
         map_code=codes_at(dataset, row, col),
         inclusion=drawn.inclusion[order],
         clusters=drawn.clusters and replace(drawn.clusters, unit=drawn.clusters.unit[order]),
-        min_distance_m=settings.minimum_distance_m,
-        notes=_notes(drawn, settings.minimum_distance_m),
+        notes=(ONE_START,) if one_start else (),
     )
-
-
-def _notes(drawn: Drawn, distance_m: float) -> tuple[str, ...]:
-    notes = []
-    if distance_m > 0:
-        notes.append(
-            f"units lie at least {distance_m:g} m apart: inclusion probabilities, and with them the standard "
-            "errors, are those of the design without this rule"
-        )
-    if drawn.kind == "systematic" and drawn.clusters is not None and len(drawn.clusters.sizes) == 1:
-        notes.append(ONE_START)
-    return tuple(notes)

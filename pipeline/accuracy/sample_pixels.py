@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 
 
 Found = list[tuple["NDArray[np.int64]", "NDArray[np.int64]"]]
-# Units tried for each one wanted before a minimum distance is called impossible.
-TRIES_PER_UNIT = 20
 ONE_START = (
     "one grid with one start has no unbiased variance: standard errors are those of a simple random sample, which "
     "overstates them for most maps"
@@ -108,18 +106,15 @@ def _in_frame(dataset: DatasetReader, layer: StrataLayer, window: Window) -> NDA
 
 def pick(
     dataset: DatasetReader, layer: StrataLayer, count: FrameCount, values: NDArray[np.integer], shares: Sequence[int],
-    rng: np.random.Generator, min_distance_m: float,
+    rng: np.random.Generator,
 ) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.intp]]:  # fmt: skip
     """Row, col and stratum index of the drawn pixels."""
     totals = count.pixels.sum(axis=0)
-    extra = TRIES_PER_UNIT if min_distance_m > 0 else 1
     ranks = [
-        rng.choice(int(totals[value]), min(int(totals[value]), share * extra), replace=False)
+        rng.choice(int(totals[value]), min(int(totals[value]), share), replace=False)
         for value, share in zip(values, shares, strict=True)
     ]
     found = _locate(dataset, layer, count, values, ranks)
-    if min_distance_m > 0:
-        found = _spaced(found, shares, Grid.of(dataset), min_distance_m)
     row = np.concatenate([part[0] for part in found]).astype(np.int32)
     col = np.concatenate([part[1] for part in found]).astype(np.int32)
     return row, col, np.repeat(np.arange(len(found)), [len(part[0]) for part in found])
@@ -145,39 +140,6 @@ def _locate(
                 flat = np.flatnonzero(strip == value)[part[hit] - low]
                 row[hit], col[hit] = window.row + flat // window.width, window.col + flat % window.width
     return found
-
-
-def _spaced(found: Found, shares: Sequence[int], grid: Grid, distance_m: float) -> Found:
-    """The first units in random order that keep their distance from all before them, of any stratum."""
-    size_x, size_y = grid.pixel_size_m
-    taken: dict[tuple[int, int], list[tuple[float, float]]] = {}
-    kept = []
-    for (row, col), share in zip(found, shares, strict=True):
-        rows: list[int] = []
-        cols: list[int] = []
-        for r, c in zip(row.tolist(), col.tolist(), strict=True):
-            if len(rows) == share:
-                break
-            if _free(taken, c * size_x, r * size_y, distance_m):
-                rows.append(r)
-                cols.append(c)
-        if len(rows) < share:
-            raise ReferenceDataError(
-                f"minimum distance of {distance_m:g} m",
-                got=f"{len(rows)} of {share} units that keep it",
-                fix="lower the distance or the sample size",
-            )
-        kept.append((np.array(rows), np.array(cols)))
-    return kept
-
-
-def _free(taken: dict[tuple[int, int], list[tuple[float, float]]], x: float, y: float, distance: float) -> bool:
-    cell = int(x // distance), int(y // distance)
-    near = (point for i in (-1, 0, 1) for j in (-1, 0, 1) for point in taken.get((cell[0] + i, cell[1] + j), ()))
-    if any((x - px) ** 2 + (y - py) ** 2 < distance**2 for px, py in near):
-        return False
-    taken.setdefault(cell, []).append((x, y))
-    return True
 
 
 def draw_grids(

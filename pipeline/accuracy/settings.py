@@ -56,8 +56,15 @@ class DesignSettings(Settings):
     starts: int = Field(STARTS, ge=1, description="Random starts of a systematic sample; one has no variance.")
     cluster_px: int = Field(9, ge=1, description="Side of a square in pixels.")
     per_cluster: int = Field(10, ge=1, description="Pixels drawn in each square of a two-stage sample.")
-    minimum_distance_m: float = Field(0.0, ge=0, description="Least distance between units in metres.")
     seed: int = Field(0, ge=0, description="The same seed gives the same sample.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _went(cls, data: dict[str, object]) -> dict[str, object]:
+        if "minimum_distance_m" in data:
+            fix = "spread units with --kind systematic, whose inclusion probabilities are known"
+            raise ConfigError("key 'design.minimum_distance_m' went", fix=fix)
+        return data
 
     @field_validator("expected", mode="before")
     @classmethod
@@ -97,10 +104,6 @@ class DesignSettings(Settings):
             raise ConfigError(
                 "a sample to compare two maps with a kind, strata or an allocation of its own",
                 fix="leave --kind, --strata, --change-from and --allocation out: it lies where the maps differ",
-            )
-        if self.minimum_distance_m > 0 and self.kind not in {"stratified", "simple_random"}:
-            raise ConfigError(
-                f"a minimum distance for a sample of kind {self.kind}", fix="use --kind stratified or simple_random"
             )
         if self.kind in {"simple_random", "systematic"} and self.size is None and set(self.expected) - {OTHERS}:
             raise ConfigError(

@@ -267,11 +267,9 @@ def panel_units(
     field = settings.field or ""
     if YEAR not in field:
         raise ReferenceDataError(
-            "one field for all years",
-            path=settings.reference,
-            got=field or None,
+            "one field for all years", path=settings.reference, got=field or None,
             expected="a field such as class_{year}",
-        )
+        )  # fmt: skip
     if settings.strata is not None and str(settings.strata) == "map":
         fix = "name with --strata the map that the sample was drawn from, or its design with --design"
         raise ReferenceDataError("strata of a panel change with the map of each year", path=settings.reference, fix=fix)
@@ -302,7 +300,6 @@ def _trend(maps: AnnualMaps, found: Sequence[Assessment]) -> dict[str, Estimate]
          for item, own in zip(found, place, strict=True) if item.units is not None]
     )  # fmt: skip
     area = unit_area(maps.grid, first.units.row, first.units.col)
-    area = np.ones(len(first.units)) if area is None else area
     slopes = slope_weights(maps.years)
     top = np.stack([slopes @ (codes == code) * area for code in maps.scheme.codes], axis=1)
     bottom = np.broadcast_to(area[:, None], top.shape)

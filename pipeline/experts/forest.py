@@ -15,7 +15,7 @@ from pipeline.experts.settings import FOREST_TREES
 from pipeline.scenes.reader import open_reader
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pipeline.legend import ClassScheme
     from pipeline.raster import Raster
     from pipeline.scenes.reader import Reader
+    from pipeline.scenes.scene import Source
     from pipeline.splits.split import TrainingScene
 
 # Pixels that one tree learns from, at most; each tree draws its own, with replacement, so the forest still learns from
@@ -56,6 +57,14 @@ class Forest:
         if len(position):
             codes[position] = self.scheme.index_to_code[self.forest.predict(values)]
         return codes
+
+    def predict_scenes(self, scenes: Iterable[tuple[Source, LabelledPixels]]) -> NDArray[np.uint8]:
+        """The same of pixels of several scenes, one after the other."""
+        parts = [np.empty(0, dtype=np.uint8)]
+        for source, pixels in scenes:
+            with open_reader(source) as reader:
+                parts.append(self.predict(reader, pixels))
+        return np.concatenate(parts)
 
     def predict_window(self, reader: Reader, window: Window) -> NDArray[np.uint8]:
         """Class codes uint8 [row, col] of a window; 0 where not valid."""

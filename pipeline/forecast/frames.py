@@ -63,39 +63,23 @@ def all_rows(origins: Sequence[int], ahead: int, *, channels: int, cells: int) -
 
 @dataclass(frozen=True, eq=False)
 class Past:
-    """A series, and what is computed from it once.
+    """A series, and what is computed from it once."""
 
-    Attributes:
-        values: float32 [step, channel, cell], NaN where unknown.
-        seasons: Lengths of the cycles in steps, the longest last; at least one.
-        normal: For each season, the weighted mean of the same step of all cycles up to a step, [step, channel, cell].
-        mean: The same with equal weights, of the longest season.
-        level: Mean of the last cycle up to a step, [step, channel, cell].
-        anomaly: Values less the normal of one cycle before, over ``scale``, [step, channel, cell].
-        around: Mean anomaly of the neighbours of a cell, [step, channel, cell].
-        region: Mean anomaly of all cells, [step, channel].
-        whole: Mean value of all cells over ``unit``, [step, channel].
-        scale: Mean absolute anomaly of a cell, float32 [channel, cell].
-        usual: Mean value of a cell over ``unit``, float32 [channel, cell].
-        unit: Deviation of all values, float32 [channel].
-        known: Layers known ahead of time, [step, layer], the steps ahead included.
-        fixed: Layers of single cells [layer, cell].
-    """
-
-    values: Floats
-    seasons: tuple[int, ...]
+    values: Floats  # float32 [step, channel, cell], NaN where unknown
+    seasons: tuple[int, ...]  # Lengths of the cycles in steps, the longest last; at least one
+    # For each season, the weighted mean of the same step of all cycles up to a step, [step, channel, cell]
     normal: tuple[Floats, ...]
-    mean: Floats
-    level: Floats
-    anomaly: Floats
-    around: Floats
-    region: Floats
-    whole: Floats
-    scale: Floats
-    usual: Floats
-    unit: Floats
-    known: Floats
-    fixed: Floats
+    mean: Floats  # The same with equal weights, of the longest season
+    level: Floats  # Mean of the last cycle up to a step, [step, channel, cell]
+    anomaly: Floats  # Values less the normal of one cycle before, over ``scale``, [step, channel, cell]
+    around: Floats  # Mean anomaly of the neighbours of a cell, [step, channel, cell]
+    region: Floats  # Mean anomaly of all cells, [step, channel]
+    whole: Floats  # Mean value of all cells over ``unit``, [step, channel]
+    scale: Floats  # Mean absolute anomaly of a cell, float32 [channel, cell]
+    usual: Floats  # Mean value of a cell over ``unit``, float32 [channel, cell]
+    unit: Floats  # Deviation of all values, float32 [channel]
+    known: Floats  # Layers known ahead of time, [step, layer], the steps ahead included
+    fixed: Floats  # Layers of single cells [layer, cell]
 
     @property
     def season(self) -> int:

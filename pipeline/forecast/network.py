@@ -64,15 +64,10 @@ class ForecastNetwork(nn.Module):
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """A trained network.
+    """A trained network."""
 
-    Attributes:
-        network: In evaluation mode.
-        settings: It was trained with.
-    """
-
-    network: ForecastNetwork
-    settings: ForecastSettings
+    network: ForecastNetwork  # In evaluation mode
+    settings: ForecastSettings  # It was trained with
 
     def predict(self, past: Past, rows: Rows) -> Floats:
         """Quantiles 0.05, 0.5 and 0.95 in the units of the series, float32 [row, quantile]."""

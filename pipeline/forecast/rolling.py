@@ -1,48 +1,47 @@
-"""Rolling-origin evaluation: every step of the test is forecast from each origin before it, beside the baselines."""
+"""Rolling-origin evaluation: every step of the test is forecast from each origin before it, beside simple rules.
+
+The rules, which need no network: last value, the season before, historical average, damped anomaly, ridge.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
+from sklearn.linear_model import Ridge
+from sklearn.preprocessing import StandardScaler
 
 from pipeline.errors import SceneError
-from pipeline.forecast.baselines import baselines
-from pipeline.forecast.frames import all_rows
+from pipeline.forecast.frames import Rows, all_rows, cycles, frames
+from pipeline.forecast.network import draw_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from numpy.typing import NDArray
-
     from pipeline.forecast.frames import Past
     from pipeline.forecast.network import Trained
+    from pipeline.forecast.settings import ForecastSettings
 
     Floats = NDArray[np.float32]
 
 NETWORK = "network"
+LAST, SEASONAL, AVERAGE, DAMPED, RIDGE = (
+    "last value", "season before", "historical average", "damped anomaly", "ridge",
+)  # fmt: skip
+_RIDGE_ROWS, _PENALTY = 60_000, 100.0
 
 
 @dataclass(frozen=True)
 class Horizon:
-    """Errors of forecasts of so many steps ahead, in the units of the series.
+    """Errors of forecasts of so many steps ahead, in the units of the series."""
 
-    Attributes:
-        ahead: Steps.
-        count: Forecasts.
-        mae: Mean absolute error by method, the network first.
-        rmse: Root mean square error likewise.
-        coverage: Share of the values that lie in their interval of 90 %.
-        width: Mean width of the intervals.
-    """
-
-    ahead: int
-    count: int
-    mae: dict[str, float]
-    rmse: dict[str, float]
-    coverage: float
-    width: float
+    ahead: int  # Steps
+    count: int  # Forecasts
+    mae: dict[str, float]  # Mean absolute error by method, the network first
+    rmse: dict[str, float]  # Root mean square error likewise
+    coverage: float  # Share of the values that lie in their interval of 90 %
+    width: float  # Mean width of the intervals
 
     @property
     def best(self) -> str:
@@ -92,3 +91,69 @@ def evaluate(
         )
     progress("test", settings.ahead, settings.ahead)
     return tuple(found)
+
+
+@dataclass(frozen=True, eq=False)
+class Climate:
+    """Historical average of each step of the longest cycle, of the steps before ``until`` alone."""
+
+    average: Floats  # float32 [step of the cycle, channel, cell]
+    mean: Floats  # float32 [channel, cell]
+
+    def at(self, rows: Rows, step: NDArray[np.int64]) -> Floats:
+        """The average of a step of each row, float32 [row]."""
+        found = self.average[step % len(self.average), rows.channel, rows.cell]
+        return np.where(np.isfinite(found), found, self.mean[rows.channel, rows.cell])
+
+
+def climate(past: Past, *, until: int) -> Climate:
+    """Historical averages of the steps before ``until``."""
+    steps = past.values[:until]
+    phase = [_mean(steps[start :: past.season]) for start in range(past.season)]
+    return Climate(np.stack(phase), np.nan_to_num(_mean(steps)))
+
+
+def baselines(past: Past, rows: Rows, *, until: int, settings: ForecastSettings) -> dict[str, Floats]:
+    """Forecasts of every rule, float32 [row], of rows of one horizon; what they fit is fitted before ``until``.
+
+    Where a rule knows nothing it says the historical average. The damped anomaly adds to it the share of the last
+    anomaly that is left, on average, after so many steps (least squares).
+    """
+    ahead = int(rows.ahead[0])
+    normal = climate(past, until=until)
+    average = normal.at(rows, rows.target)
+    rng = np.random.default_rng(settings.seed)
+    seen = draw_rows(past, rng, until=until, ahead=(ahead, ahead), count=_RIDGE_ROWS)
+
+    def either(found: Floats) -> Floats:
+        return np.where(np.isfinite(found), found, average)
+
+    last = past.value(rows, rows.origin)
+    x = np.nan_to_num(past.value(seen, seen.origin) - normal.at(seen, seen.origin))
+    y = past.truth(seen) - normal.at(seen, seen.target)
+    left = float((x * y).sum() / max(float((x * x).sum()), np.finfo(np.float32).tiny))
+    return {
+        LAST: either(last),
+        SEASONAL: either(past.value(rows, rows.target - cycles(rows, past.season))),
+        AVERAGE: average,
+        DAMPED: average + left * np.nan_to_num(last - normal.at(rows, rows.origin)),
+        RIDGE: _ridge(past, rows, seen, settings=settings),
+    }
+
+
+def _ridge(past: Past, rows: Rows, seen: Rows, *, settings: ForecastSettings) -> Floats:
+    """Ridge regression on all frames that the network sees."""
+    scaler = StandardScaler()
+    model = Ridge(_PENALTY).fit(
+        scaler.fit_transform(frames(past, seen, settings)),
+        (past.truth(seen) - past.base(seen)) / past.spread(seen),
+        sample_weight=past.spread(seen),
+    )
+    found: Floats = model.predict(scaler.transform(frames(past, rows, settings))).astype(np.float32)
+    return past.base(rows) + past.spread(rows) * found
+
+
+def _mean(values: Floats) -> Floats:
+    known = np.isfinite(values)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(np.where(known, values, 0).sum(axis=0) / known.sum(axis=0), dtype=np.float32)

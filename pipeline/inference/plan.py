@@ -48,7 +48,7 @@ LEAST_AGREEMENT = 0.99
 # An untrained network says nothing of how far a trained one will look: the halo that is taken for its estimate, in
 # strides; trained default networks were found to need 2 to 6 (pipeline.inference.measure).
 _STRIDES = 4
-_SIZES = ("tile_px", "halo_px", "stride_px", "batch", "threads", "shift_px", "columns", "cache_bytes")
+_SIZES = ("tile_px", "halo_px", "stride_px", "batch", "threads", "columns", "cache_bytes")
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,6 @@ class Plan:
     batch: int  # Tiles per pass
     threads: int  # Threads that compute, in all
     choice: Choice  # Engine, type, device
-    shift_px: int = 0  # The first cut comes after so many pixels: another tiling for the seam figure
     columns: int = 0  # Columns of tiles that are mapped before the next ones; 0 for all
     cache_bytes: int = GDAL_CACHE_BYTES  # GDAL's cache
     # Share of a piece of the scene whose class is that of torch in float32; None where not measured
@@ -80,7 +79,6 @@ class Plan:
             tile_px=self.tile_px,
             halo_px=self.halo_px,
             stride_px=self.stride_px,
-            shift_px=self.shift_px,
             one_size=self.choice.one_size,
         )
 

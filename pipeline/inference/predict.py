@@ -96,29 +96,22 @@ class Prediction(Closing):
 
 
 def predict_scene(
-    bundle: ModelBundle,
-    source: Source,
-    *,
-    out: Path,
-    settings: MapSettings | None = None,
-    fresh: bool = False,
-    progress: Callable[[int, int], None] | None = None,
+    bundle: ModelBundle, source: Source,
+    *, out: Path, settings: MapSettings | None = None, progress: Callable[[int, int], None] | None = None,
     key: Key | None = None,
-    plan: Plan | None = None,
-) -> Prediction:
+) -> Prediction:  # fmt: skip
     """Map one scene into stores of rows, continuing where an interrupted run of the same kind stopped.
 
     ``source`` has the bands of the model; others are not read. ``out`` is for the stores and the journal of this scene
     alone; ``progress`` is called with pixels done and pixels in all, from a thread of this run. ``key`` is that of the
-    journal, where another machine began it; ``plan`` what was decided already.
+    journal, where another machine began it.
 
     Raises:
         SceneError: the scene lacks a band, or cannot be read (any more); what was mapped is kept.
         OutputError: the folder cannot be written, in use by another run, or the disk is full; the rest is kept.
         ConfigError: the settings cannot be met.
     """
-    planner: Planner = make_plan if plan is None else lambda *_: plan
-    run = open_run(bundle, source, out=out, settings=settings, fresh=fresh, planner=planner, key=key)
+    run = open_run(bundle, source, out=out, settings=settings, key=key)
     try:
         left, glimpse = run.left, Glimpse(source, bundle.bands, max_px=PANEL_PX)
         if left:
@@ -138,15 +131,9 @@ def predict_scene(
 
 
 def open_run(
-    bundle: ModelBundle,
-    source: Source,
-    *,
-    out: Path,
-    settings: MapSettings | None = None,
-    fresh: bool = False,
-    planner: Planner = make_plan,
-    key: Key | None = None,
-) -> Run:
+    bundle: ModelBundle, source: Source,
+    *, out: Path, settings: MapSettings | None = None, planner: Planner = make_plan, key: Key | None = None,
+) -> Run:  # fmt: skip
     """The stores and the journal of a scene, new or as an earlier run left them; whoever opens it closes it.
 
     Arguments as of :func:`predict_scene`; ``planner`` decides what the settings leave open, maybe on another machine.
@@ -163,7 +150,7 @@ def open_run(
     key = key or journal_key(bundle, source, settings)
     lock = hold_folder(out, name=LOCK)
     try:
-        journal, plan = _open(bundle, source, settings, out, fresh=fresh, planner=planner, key=key)
+        journal, plan = _open(bundle, source, settings, out, planner=planner, key=key)
         stores = _stores(journal, settings, out, shape=source.grid.shape, bundle=bundle)
     except BaseException:
         release_folder(lock)
@@ -219,15 +206,14 @@ class Run:
 
 
 def _open(
-    bundle: ModelBundle, source: Source, settings: MapSettings, out: Path, *, fresh: bool, planner: Planner, key: Key
+    bundle: ModelBundle, source: Source, settings: MapSettings, out: Path, *, planner: Planner, key: Key
 ) -> tuple[Journal, Plan]:
     """The journal to continue and its plan, or a new one."""
     journal = open_journal(out / JOURNAL, key)
     whole = all((out / f"{name}.u8").exists() for name in _layers(settings, bundle))
-    if journal.resolved and whole and not fresh:
+    if journal.resolved and whole:
         return journal, Plan.from_json(journal.resolved)
     why = journal.why_fresh or ("stores of mapped rows are missing" if journal.resolved else "")
-    why = "" if fresh else why
     if why:
         log.warning("%s: starting afresh: %s", source.id, why)
     plan = planner(bundle, source, settings)

@@ -139,9 +139,6 @@ class MapSettings(Settings):
     )
     smoothing: int = Field(0, ge=0, le=4, description="Rounds of corner cutting of the polygons; 2 looks smooth.")
     objects: ObjectSettings = Field(default_factory=lambda: ObjectSettings.model_validate({}))
-    seam_figure: bool = Field(
-        default=False, description="Map twice and measure disagreement along tile borders; takes twice the time."
-    )
 
     @property
     def of_classes(self) -> tuple[str, ...]:

@@ -171,10 +171,8 @@ def parse_moment(text: str) -> datetime:
 
 
 def _recipe(bundle: ModelBundle) -> InputSettings:
-    """The section; models from before it was kept say their bands and indices."""
-    indices = [str(name) for name in bundle.provenance.get("indices", ())]
-    own = [name for name in bundle.bands if name not in {index.lower() for index in indices}]
-    kept = bundle.provenance.get(RECIPE, {"bands": own, "indices": indices})
+    """The section; a model that was fitted without a configuration has its bands."""
+    kept = bundle.provenance.get(RECIPE, {"bands": bundle.bands})
     try:
         return InputSettings.model_validate(kept)
     except ValidationError as err:

@@ -90,14 +90,9 @@ class Writing:
     """
 
     def __init__(
-        self,
-        stores: Mapping[str, RowStore],
-        journal: Journal,
-        *,
-        done_px: int,
-        total_px: int,
-        progress: Progress | None,
-    ) -> None:
+        self, stores: Mapping[str, RowStore], journal: Journal,
+        *, done_px: int, total_px: int, progress: Progress | None,
+    ) -> None:  # fmt: skip
         self._stores, self._journal, self._progress = stores, journal, progress
         self._done_px, self._total_px = done_px, total_px
         self._waiting: queue.Queue[Callable[[], None] | None] = queue.Queue(maxsize=_WRITES_WAITING)

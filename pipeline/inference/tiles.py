@@ -58,7 +58,7 @@ class Tile:
 
 
 def plan_tiles(
-    grid: Grid, *, tile_px: int, halo_px: int, stride_px: int = 1, shift_px: int = 0, one_size: bool = False
+    grid: Grid, *, tile_px: int, halo_px: int, stride_px: int = 1, one_size: bool = False
 ) -> tuple[Tile, ...]:
     """Tiles whose write windows partition the grid, row by row.
 
@@ -70,7 +70,6 @@ def plan_tiles(
         tile_px: Largest side of a write window (at least one stride).
         halo_px: Pixels read on each side of it; rounded up to whole strides.
         stride_px: Total stride of the network: the side of one cell of its coarsest layer.
-        shift_px: The first cut comes after so many pixels, rounded up to whole strides, if that is less than a tile.
         one_size: All read windows are as large as the largest, for engines that are compiled for a size.
 
     Raises:
@@ -80,8 +79,8 @@ def plan_tiles(
         got = f"tile_px {tile_px}, halo_px {halo_px}, stride_px {stride_px}"
         raise GridError("tiles", got=got, expected="tile_px and stride_px at least 1, halo_px not negative")
     halo = round_up(halo_px, stride_px)
-    columns = _cut(grid.width, tile_px=tile_px, stride_px=stride_px, shift_px=shift_px)
-    rows = _cut(grid.height, tile_px=tile_px, stride_px=stride_px, shift_px=shift_px)
+    largest = max(tile_px // stride_px, 1) * stride_px
+    rows, columns = (list(cut(length, largest, stride_px)) for length in grid.shape)
     least = max(height for _, height in rows) if one_size else 0, max(width for _, width in columns) if one_size else 0
     tiles = []
     for row, height in rows:
@@ -99,15 +98,6 @@ def round_up(value: int, step: int) -> int:
     (64, 32, 0)
     """
     return -(-value // step) * step
-
-
-def _cut(length: int, *, tile_px: int, stride_px: int, shift_px: int = 0) -> list[tuple[int, int]]:
-    """(start, size) of equal cuts in whole strides; the last takes what remains."""
-    largest = max(tile_px // stride_px, 1) * stride_px
-    first = round_up(shift_px, stride_px) % largest
-    if not 0 < first < length:
-        return list(cut(length, largest, stride_px))
-    return [(0, first), *((first + start, size) for start, size in cut(length - first, largest, stride_px))]
 
 
 def cut(length: int, largest: int, stride: int) -> Iterator[tuple[int, int]]:

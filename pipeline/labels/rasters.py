@@ -38,13 +38,9 @@ def is_class_raster(path: Path | str) -> bool:
 
 def read_map_labels(
     path: Path | str,
-    *,
-    scheme: ClassScheme,
-    extents: Sequence[tuple[tuple[float, float, float, float], str]],
-    piece_px: int,
-    pieces: int,
-    aliases: Mapping[str, str] | None = None,
-) -> Labels:
+    *, scheme: ClassScheme, extents: Sequence[tuple[tuple[float, float, float, float], str]], piece_px: int,
+    pieces: int, aliases: Mapping[str, str] | None = None,
+) -> Labels:  # fmt: skip
     """Polygons of a class raster, whose values are codes of ``scheme``.
 
     Connected pixels of one class, cut along a lattice so that a large region becomes many polygons that can be split
@@ -121,13 +117,9 @@ def _open(path: Path) -> DatasetReader:
 
 def labels_from_raster(
     path: Path | str,
-    *,
-    scheme: ClassScheme,
-    grid: Grid,
-    piece_px: int | None = None,
-    aliases: Mapping[str, str] | None = None,
+    *, scheme: ClassScheme, grid: Grid, piece_px: int | None = None, aliases: Mapping[str, str] | None = None,
     footprints: Sequence[Any] | None = None,
-) -> LabelledPixels:
+) -> LabelledPixels:  # fmt: skip
     """The pixels of a class raster that have a code of ``scheme``, on ``grid`` (nearest neighbour where it differs).
 
     Pixels of one code that touch at an edge are one polygon, numbered from north-west to south-east; with ``piece_px``

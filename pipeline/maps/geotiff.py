@@ -129,14 +129,9 @@ def write_class_map(
 
 
 def write_percent(
-    path: Path,
-    pixels: PixelRows,
-    *,
-    grid: Grid,
-    layer: PercentLayer | ClassScheme,
-    tags: Tags | None = None,
-    overwrite: bool = False,
-) -> None:
+    path: Path, pixels: PixelRows,
+    *, grid: Grid, layer: PercentLayer | ClassScheme, tags: Tags | None = None, overwrite: bool = False,
+) -> None:  # fmt: skip
     """Write a layer in percent, or the probabilities of the classes of a legend, as uint8, nodata 255, with its style.
 
     Probabilities are one band per class [band, row, col] in the order of the legend; the style shows the first.
@@ -260,17 +255,9 @@ def _write_tiles(path: Path, pixels: PixelRows, *, grid: Grid, layout: _Layout, 
 def _copy_to_cog(source: Path, target: Path, *, layout: _Layout) -> None:
     more = {"predictor": "FLOATING_POINT"} if layout.dtype == "float32" else {}
     rasterio.shutil.copy(
-        source,
-        target,
-        driver="COG",
-        compress="DEFLATE",
-        blocksize=_BLOCK_PX,
-        overview_resampling=layout.overviews,
-        level=layout.level,
-        bigtiff="IF_SAFER",
-        num_threads="ALL_CPUS",
-        **more,
-    )
+        source, target, driver="COG", compress="DEFLATE", blocksize=_BLOCK_PX, overview_resampling=layout.overviews,
+        level=layout.level, bigtiff="IF_SAFER", num_threads="ALL_CPUS", **more,
+    )  # fmt: skip
     # A copy that ran out of space can leave a file that opens: the last block written is at the end of the file.
     with rasterio.open(target) as copied:
         corner = rasterio.windows.Window(copied.width - 1, copied.height - 1, 1, 1)

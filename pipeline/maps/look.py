@@ -257,16 +257,10 @@ _BACKGROUND = (0.93, 0.93, 0.93)
 
 
 def write_quicklook(
-    path: Path,
-    class_map: Path,
-    *,
-    scene: Source | None = None,
-    look: Raster | None = None,
-    confidence: Path | None = None,
-    counts: ClassCounts | None = None,
-    title: str = "",
-    overwrite: bool = False,
-) -> None:
+    path: Path, class_map: Path,
+    *, scene: Source | None = None, look: Raster | None = None, confidence: Path | None = None,
+    counts: ClassCounts | None = None, title: str = "", overwrite: bool = False,
+) -> None:  # fmt: skip
     """Write a PNG of scene | classes | confidence; panels without a source are left out.
 
     The scene is shown as :func:`shown_bands` chooses; ``counts`` give the legend areas.

@@ -52,11 +52,8 @@ class _Patch:
 
 def patches(
     codes: NDArray[np.uint8],
-    *,
-    band_rows: int = BAND_ROWS,
-    max_corners: int = MAX_CORNERS,
-    on_cut: Callable[[Ring], None] | None = None,
-) -> Iterator[tuple[list[Ring], int]]:
+    *, band_rows: int = BAND_ROWS, max_corners: int = MAX_CORNERS, on_cut: Callable[[Ring], None] | None = None,
+) -> Iterator[tuple[list[Ring], int]]:  # fmt: skip
     """(rings, code) of every patch (4-connected) of uint8 [row, col], nodata left out; the first ring is the exterior.
 
     Exteriors are walked one way round, holes the other. Patches come in the order in which they are complete.

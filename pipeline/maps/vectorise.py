@@ -73,13 +73,8 @@ class PolygonBatch:
 
 def polygons(
     codes: PixelRows,
-    *,
-    grid: Grid,
-    scheme: ClassScheme,
-    rules: PolygonRules,
-    confidence: PixelRows | None = None,
-    scratch: Path,
-) -> Iterator[PolygonBatch]:
+    *, grid: Grid, scheme: ClassScheme, rules: PolygonRules, confidence: PixelRows | None = None, scratch: Path,
+) -> Iterator[PolygonBatch]:  # fmt: skip
     """The polygons of a class map, in batches; patches touching by a corner only are two polygons.
 
     ``scratch`` takes four bytes per pixel while confidence is summed.

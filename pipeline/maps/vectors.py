@@ -43,16 +43,10 @@ _STYLES_TABLE = """CREATE TABLE IF NOT EXISTS layer_styles (id INTEGER PRIMARY K
 
 
 def write_polygons(
-    path: Path,
-    codes: PixelRows,
-    *,
-    grid: Grid,
-    scheme: ClassScheme,
-    rules: PolygonRules | None = None,
-    confidence: PixelRows | None = None,
-    also: Sequence[Literal["parquet", "fgb"]] = (),
-    overwrite: bool = False,
-) -> int:
+    path: Path, codes: PixelRows,
+    *, grid: Grid, scheme: ClassScheme, rules: PolygonRules | None = None, confidence: PixelRows | None = None,
+    also: Sequence[Literal["parquet", "fgb"]] = (), overwrite: bool = False,
+) -> int:  # fmt: skip
     """Write ``<scene>_lc.gpkg`` with class, code, area_ha and confidence (mean, %); returns the number of polygons.
 
     ``codes`` are uint8 [row, col], 0 nodata; ``confidence`` uint8 [row, col] in percent, 255 nodata. ``also`` are
@@ -141,16 +135,11 @@ def _append(path: Path, batch: PolygonBatch, *, crs: str, scheme: ClassScheme) -
     order = np.searchsorted(np.sort(scheme.codes), batch.code)
     confidence = np.full(len(batch.code), np.nan) if batch.confidence is None else batch.confidence
     pyogrio.raw.write(
-        path,
-        geometry=shapely.to_wkb(batch.geometry),
+        path, geometry=shapely.to_wkb(batch.geometry),
         field_data=[names[order], batch.code.astype(np.int32), np.round(batch.area_ha, 4), np.round(confidence, 1)],
-        fields=["class", "code", "area_ha", "confidence"],
-        layer=LAYER,
-        driver="GPKG",
-        geometry_type="Polygon",
-        crs=crs,
+        fields=["class", "code", "area_ha", "confidence"], layer=LAYER, driver="GPKG", geometry_type="Polygon", crs=crs,
         append=path.exists(),
-    )
+    )  # fmt: skip
 
 
 def _translate(source: Path, target: Path) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline.errors import ModelError, ModelWarning
-from pipeline.grid import Grid, Window
+from pipeline.raster import sample_windows
 from pipeline.scenes.derived import plain_scenes
 from pipeline.scenes.opening import LEVELS
 from pipeline.scenes.reader import open_reader
@@ -23,8 +23,7 @@ if TYPE_CHECKING:
     from pipeline.model.bundle import ModelBundle
     from pipeline.scenes.scene import Source
 
-SAMPLE_SIDE = 4
-SAMPLE_PX = 48
+SAMPLE_SIDE, SAMPLE_PX = 4, 48
 # Beyond this ratio of pixel sizes the same field has another texture and the network's context another meaning.
 RESOLUTION_RATIO = 1.5
 # Reflectance against DN is a factor of 10 000, 8-bit against reflectance 255 or more; a scene of only water or only
@@ -59,12 +58,9 @@ def check_source(bundle: ModelBundle, source: Source) -> Source:
     missing = [name for name in bundle.bands if name not in source.band_names]
     if missing:
         raise ModelError(
-            f"scene lacks band {', '.join(missing)} of the model",
-            path=source.path,
-            got=", ".join(source.band_names),
-            expected=", ".join(bundle.bands),
-            fix="name the scene's bands or use a model trained on these bands",
-        )
+            f"scene lacks band {', '.join(missing)} of the model", path=source.path, got=", ".join(source.band_names),
+            expected=", ".join(bundle.bands), fix="name the scene's bands or use a model trained on these bands",
+        )  # fmt: skip
     _check_level(bundle, source)
     _check_resolution(bundle, source)
     chosen = source.select(bundle.bands)
@@ -118,12 +114,10 @@ def _check_level(bundle: ModelBundle, source: Source) -> None:
     known = {LEVELS.get(item.level, item.level): item.level for item in bundle.sources if item.level}
     if known and source.level and LEVELS.get(source.level, source.level) not in known:
         raise ModelError(
-            "scene is of another product level than the model was trained on",
-            path=source.path,
-            got=_level_text(source.level),
-            expected=" or ".join(_level_text(level) for level in sorted(known.values())),
+            "scene is of another product level than the model was trained on", path=source.path,
+            got=_level_text(source.level), expected=" or ".join(_level_text(level) for level in sorted(known.values())),
             fix="use the same product level or train on this one",
-        )
+        )  # fmt: skip
     sensors = {item.sensor for item in bundle.sources if item.sensor}
     if sensors and source.sensor and source.sensor not in sensors:
         what = f"{source.path}: scene of {source.sensor}, but the model was trained on {' and '.join(sorted(sensors))}"
@@ -139,12 +133,9 @@ def _check_units(bundle: ModelBundle, source: Source) -> None:
     for name, unit, expected in zip(bundle.bands, source.units, bundle.units, strict=True):
         if unit != expected and "DN" not in {unit, expected} and unit and expected:
             raise ModelError(
-                f"band {name} is in another unit than the model was trained on",
-                path=source.path,
-                got=unit,
-                expected=expected,
-                fix="use a product in that unit or train on this one",
-            )
+                f"band {name} is in another unit than the model was trained on", path=source.path, got=unit,
+                expected=expected, fix="use a product in that unit or train on this one",
+            )  # fmt: skip
 
 
 def _check_resolution(bundle: ModelBundle, source: Source) -> None:
@@ -158,31 +149,20 @@ def _check_resolution(bundle: ModelBundle, source: Source) -> None:
         warnings.warn(f"{what}; expect worse borders and textures", ModelWarning, stacklevel=4)
         return
     raise ModelError(
-        "scene has pixels of another size than the model was trained on",
-        path=source.path,
-        got=size,
+        "scene has pixels of another size than the model was trained on", path=source.path, got=size,
         expected=f"{bundle.gsd_m:.3g} m",
         fix=f"read it at that size (--resolution {bundle.gsd_m:.3g}, or inputs.resolution_m) or train on this one",
-    )
+    )  # fmt: skip
 
 
 def sample_values(source: Source) -> NDArray[np.float32]:
     """Valid pixels of up to 16 small windows spread over a scene, float32 [pixel, band]; perhaps none."""
     parts = []
     with open_reader(source) as reader:
-        for window in _sample_windows(source.grid):
+        for window in sample_windows(source.grid, per_side=SAMPLE_SIDE, side_px=SAMPLE_PX):
             raster = reader.read(window)
             parts.append(raster.values[:, raster.valid].T)
     return np.concatenate(parts)
-
-
-def _sample_windows(grid: Grid) -> list[Window]:
-    """Windows centred in the cells of a 4 x 4 division of the grid; fewer where it is small."""
-    height, width = min(SAMPLE_PX, grid.height), min(SAMPLE_PX, grid.width)
-    fractions = (np.arange(SAMPLE_SIDE) + 0.5) / SAMPLE_SIDE
-    rows = sorted({int((grid.height - height) * f) for f in fractions})
-    cols = sorted({int((grid.width - width) * f) for f in fractions})
-    return [Window(row, col, height, width) for row in rows for col in cols]
 
 
 def check_value_range(bundle: ModelBundle, pixels: NDArray[np.float32], *, path: str) -> None:
@@ -194,8 +174,7 @@ def check_value_range(bundle: ModelBundle, pixels: NDArray[np.float32], *, path:
     if not len(pixels):
         warnings.warn(f"{path}: no valid pixel in the windows sampled; values not checked", ModelWarning, stacklevel=4)
         return
-    count = len(bundle.bands)
-    mean, std = np.array(bundle.preprocess.mean[:count]), np.array(bundle.preprocess.std[:count])
+    mean, std = np.array(bundle.preprocess.mean), np.array(bundle.preprocess.std)
     found = np.abs(np.median(pixels, axis=0)) + pixels.std(axis=0)
     ratio = float(np.median(found / (np.abs(mean) + std)))
     if not 1 / SCALE_RATIO <= ratio <= SCALE_RATIO:
@@ -222,11 +201,9 @@ def _check_range(bundle: ModelBundle, pixels: NDArray[np.float32], *, path: str)
         worst = int(np.argmax(outside))
         raise ModelError(
             f"{outside[worst]:.0%} of the values of band {bundle.bands[worst]} lie outside the training range",
-            path=path,
-            got=_range_text(pixels, bundle),
-            expected=_expected_text(bundle),
+            path=path, got=_range_text(pixels, bundle), expected=_expected_text(bundle),
             fix="check the scale, the offset and the order of the bands",
-        )
+        )  # fmt: skip
     odd = [f"{bundle.bands[i]} ({outside[i]:.0%})" for i in np.flatnonzero(outside > WARN_SHARE)]
     if odd:
         what = f"{path}: values outside the model's training range in band {', '.join(odd)}"

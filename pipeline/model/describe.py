@@ -45,11 +45,8 @@ def read_header(path: str | Path) -> dict[str, Any]:
     if not 1 <= version <= FORMAT:
         raise ModelError(
             "model written by a newer version" if version > FORMAT else "the header of the model cannot be read",
-            path=path,
-            got=f"format {version}",
-            expected=f"1 to {FORMAT}",
-            fix="update landcover-pipeline",
-        )
+            path=path, got=f"format {version}", expected=f"1 to {FORMAT}", fix="update landcover-pipeline",
+        )  # fmt: skip
     return about
 
 
@@ -83,12 +80,9 @@ def _refuse_cut(path: str | Path, tensors: dict[str, Any], size: int) -> None:
         raise ModelError("the header of the model cannot be read", path=path, got=repr(err)) from err
     if needed != size:
         raise ModelError(
-            "model file is cut off" if needed > size else "model file has bytes beyond its end",
-            path=path,
-            got=f"{size} bytes of weights",
-            expected=needed,
-            fix="copy or train it again",
-        )
+            "model file is cut off" if needed > size else "model file has bytes beyond its end", path=path,
+            got=f"{size} bytes of weights", expected=needed, fix="copy or train it again",
+        )  # fmt: skip
 
 
 def describe(path: str | Path) -> dict[str, Any]:
@@ -114,7 +108,9 @@ def describe_text(path: str | Path) -> str:
     lines = [f"model        {about['file']} ({about['bytes'] / 1e6:.1f} MB, {about['weights'] / 1e6:.2f} M weights)"]
     for number, spec in enumerate(about["specs"], 1):
         lines.append(f"member {number}     {_network_text(spec)}, share {about['shares'][number - 1]:.2f}")
-    when = about["provenance"].get("trained_utc") or _date_of(Path(path))
+    # Two runs of one job write the same bytes, so no time is in them but the file's.
+    of_file = f"{datetime.fromtimestamp(Path(path).stat().st_mtime, UTC):%Y-%m-%d %H:%M} UTC (date of the file)"
+    when = about["provenance"].get("trained_utc") or of_file
     polygons = about["provenance"].get("polygons", {})
     learned = sum(polygons.get(part, 0) for part in ("train", "validation"))
     lines.append(
@@ -129,15 +125,9 @@ def describe_text(path: str | Path) -> str:
         low, high = about["value_range"][i]
         values = f"{scaling['mean'][i]:<11.4g} {scaling['std'][i]:<11.4g} {low:.4g} .. {high:.4g}"
         lines.append(f"  {band:<15} {about['units'][i]:<12} {values}")
-    lines += [f"  ({a} - {b}) / ({a} + {b})" for a, b in scaling["indices"]]
     lines.append(f"temperature  {about['temperature']:g}")
     lines += [f"lifted       odds of {name} x {lift:g}" for name, lift in about["provenance"].get("lifted", {}).items()]
     return "\n".join(lines)
-
-
-def _date_of(path: Path) -> str:
-    """When a file was written: two runs of one job write the same bytes, so no time is in them."""
-    return f"{datetime.fromtimestamp(path.stat().st_mtime, UTC):%Y-%m-%d %H:%M} UTC (date of the file)"
 
 
 def _scene_text(item: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Encoders: ResNets and VGGs, named as in torchvision, as a list of stages that give features at a known stride.
+"""Encoders: ResNets, named as in torchvision, and an EfficientNet, as stages that give features at a known stride.
 
 ResNets are written out: importing torchvision takes a second and, with what it imports, 270 MB, a sixth of what mapping
 may take in all; and a block says what it consists of, so that it can be computed faster (``pipeline.inference.fused``).
@@ -31,7 +31,6 @@ DEPTHS: dict[str, tuple[tuple[int, int, int, int], bool]] = {
 }
 STEM_CHANNELS = 64
 BOTTLENECK_EXPANSION = 4
-_VGG_CONFIGS = {"vgg11_bn": "A", "vgg13_bn": "B", "vgg16_bn": "D", "vgg19_bn": "E"}
 
 
 class Block(nn.Module):
@@ -136,13 +135,11 @@ def build_encoder(spec: NetworkSpec) -> Encoder:
         stages: list[nn.Module] = [Branches(row, first=not number) for number, row in rows]
         channels = [width * spec.branches for width in parts[0].channels]
         return Encoder(stages, channels=channels, strides=list(parts[0].strides))
-    if spec.encoder.startswith("resnet"):
-        return _resnet(spec)
     if spec.encoder == efficientnet.NAME:
         stages = efficientnet.efficientnet_stages(spec.bands_in, depth=spec.depth)
         channels = [width for _, _, width, _ in efficientnet.STAGES[: spec.depth]]
         return Encoder(stages, channels=channels, strides=[2 << i for i in range(spec.depth)])
-    return _vgg(spec)
+    return _resnet(spec)
 
 
 def _resnet(spec: NetworkSpec) -> Encoder:
@@ -166,37 +163,6 @@ def _resnet(spec: NetworkSpec) -> Encoder:
         stages[-1].add_module(f"layer{number}", layer)
     strides = [stride, *(spec.stem_stride * 2**i for i in range(len(layers)))]
     return Encoder(stages, channels=[STEM_CHANNELS, *widths], strides=strides)
-
-
-def _vgg(spec: NetworkSpec) -> Encoder:
-    from torchvision.models import vgg
-
-    # Without torchvision's classifier, whose 120 million random numbers would be drawn and thrown away.
-    config = vgg.cfgs[_VGG_CONFIGS[spec.encoder]]
-    layers = vgg.make_layers(config, batch_norm=True)
-    for layer in layers:
-        if isinstance(layer, nn.Conv2d):
-            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-            nn.init.zeros_(cast("torch.Tensor", layer.bias))
-    stages: list[nn.Module] = []
-    channels: list[int] = []
-    current = nn.Sequential()
-    for number, layer in enumerate(layers):
-        if isinstance(layer, nn.MaxPool2d):
-            stages.append(current)
-            if len(stages) == spec.depth:
-                break
-            current = nn.Sequential()
-        if isinstance(layer, nn.Conv2d):
-            if len(stages) == len(channels):
-                channels.append(layer.out_channels)
-            channels[-1] = layer.out_channels
-            if number == 0:
-                layer = nn.Conv2d(spec.bands_in, layer.out_channels, 3, padding=1)  # noqa: PLW2901 - bands differ
-                nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-                nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
-        current.add_module(str(number), layer)
-    return Encoder(stages, channels=channels, strides=[2**i for i in range(len(stages))])
 
 
 def resnet_layers(architecture: str) -> tuple[list[nn.Sequential], list[int]]:

@@ -1,6 +1,6 @@
 """A model for other programs: ONNX (onnxruntime, the QGIS plugin Deepness) and torch.export.
 
-The graph holds everything from stored values to class probabilities: standardisation, clipping, indices, the network
+The graph holds everything from stored values to class probabilities: standardisation, clipping, the network
 with its batch norms folded, temperature, softmax. Two feeds, as programs differ in what they put in:
 
 * ``values``: what the file stores (DN); the graph applies ``scale`` and ``offset``, then the model's own scaling.
@@ -66,11 +66,8 @@ class Exportable(nn.Module):
 
 def exportable(
     bundle: ModelBundle,
-    *,
-    feed: Feed = "values",
-    scale: Sequence[float] | None = None,
-    offset: Sequence[float] | None = None,
-) -> Exportable:
+    *, feed: Feed = "values", scale: Sequence[float] | None = None, offset: Sequence[float] | None = None,
+) -> Exportable:  # fmt: skip
     """The graph as a module; ``scale`` and ``offset`` per band turn stored values into the model's unit.
 
     Raises:
@@ -79,8 +76,7 @@ def exportable(
     scales, offsets = _per_band(bundle, scale, 1.0, "scale"), _per_band(bundle, offset, 0.0, "offset")
     if feed == "values":
         return Exportable(bundle, gain=scales, bias=offsets)
-    count = len(bundle.bands)
-    return Exportable(bundle, gain=bundle.preprocess.std[:count], bias=bundle.preprocess.mean[:count])
+    return Exportable(bundle, gain=bundle.preprocess.std, bias=bundle.preprocess.mean)
 
 
 def _per_band(bundle: ModelBundle, given: Sequence[float] | None, default: float, name: str) -> list[float]:
@@ -92,12 +88,9 @@ def _per_band(bundle: ModelBundle, given: Sequence[float] | None, default: float
 
 def deepness_metadata(
     bundle: ModelBundle,
-    *,
-    tile_px: int,
-    scale: Sequence[float] | None = None,
-    offset: Sequence[float] | None = None,
+    *, tile_px: int, scale: Sequence[float] | None = None, offset: Sequence[float] | None = None,
     overlap_percent: int = 15,
-) -> dict[str, str]:
+) -> dict[str, str]:  # fmt: skip
     """The metadata that Deepness reads, each value as JSON text; mean and deviation are those of DN over 255."""
     scales, offsets = _per_band(bundle, scale, 1.0, "scale"), _per_band(bundle, offset, 0.0, "offset")
     bands = list(zip(bundle.preprocess.mean, bundle.preprocess.std, scales, offsets, strict=False))
@@ -116,15 +109,10 @@ def deepness_metadata(
 
 
 def export_onnx(
-    path: str | Path,
-    bundle: ModelBundle,
-    *,
-    tile_px: int = 512,
-    feed: Feed = "deepness",
-    scale: Sequence[float] | None = None,
-    offset: Sequence[float] | None = None,
-    overlap_percent: int = 15,
-) -> Path:
+    path: str | Path, bundle: ModelBundle,
+    *, tile_px: int = 512, feed: Feed = "deepness", scale: Sequence[float] | None = None,
+    offset: Sequence[float] | None = None, overlap_percent: int = 15,
+) -> Path:  # fmt: skip
     """Write the model as ONNX: float32 [1, band, tile, tile] -> probabilities float32 [1, class, tile, tile].
 
     Args:
@@ -152,14 +140,9 @@ def export_onnx(
             # The exporter that reaches opset 17 directly announces its successor, which starts at opset 18.
             warnings.simplefilter("ignore")
             torch.onnx.export(
-                module,
-                (x,),
-                str(beside),
-                input_names=["input"],
-                output_names=["probabilities"],
-                opset_version=OPSET,
+                module, (x,), str(beside), input_names=["input"], output_names=["probabilities"], opset_version=OPSET,
                 dynamo=False,
-            )
+            )  # fmt: skip
         graph = onnx.load(str(beside))
         graph.ir_version = IR_VERSION
         metadata = {"landcover": json.dumps(bundle.header(), sort_keys=True), "feed": json.dumps(feed)}
@@ -180,13 +163,9 @@ def export_onnx(
 
 
 def export_torch(
-    path: str | Path,
-    bundle: ModelBundle,
-    *,
-    tile_px: int = 512,
-    scale: Sequence[float] | None = None,
-    offset: Sequence[float] | None = None,
-) -> Path:
+    path: str | Path, bundle: ModelBundle,
+    *, tile_px: int = 512, scale: Sequence[float] | None = None, offset: Sequence[float] | None = None,
+) -> Path:  # fmt: skip
     """Write the model as a torch.export program (.pt2) with feed "values" and a fixed tile size.
 
     Raises:

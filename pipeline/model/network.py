@@ -308,8 +308,6 @@ def stride_px(spec: NetworkSpec) -> int:
         return spec.chip_stride_px
     if spec.encoder == "none":
         return 1
-    if spec.encoder.startswith("vgg"):
-        return 1 << (spec.depth - 1)
     if spec.encoder == efficientnet.NAME:
         return 1 << spec.depth
     return spec.stem_stride << (spec.depth - 2)

@@ -1,7 +1,7 @@
 """Preprocess: physical values -> the network's input; one function for training and for mapping.
 
 Each band is standardised by the mean and deviation of the valid training pixels, clipped, and set to 0 (its mean) where
-not valid. Normalised differences of band pairs can join as further channels.
+not valid.
 """
 
 from __future__ import annotations
@@ -20,28 +20,17 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-# Where the two bands sum to less than this (water, shadow), their difference is sensor noise: the index is 0.
-INDEX_FLOOR = 1e-4
-
 
 @dataclass(frozen=True)
 class Preprocess:
-    """How values of ``bands`` become the network's input channels.
+    """How values of ``bands`` become the network's input channels."""
 
-    Attributes:
-        bands: Names in order.
-        mean: Mean of each channel, in the band's unit: bands first, then indices.
-        std: Standard deviation of each channel; positive.
-        clip: Standardised values are held within plus and minus this, so that a glint or a cloud edge does not
-            dominate a neighbourhood; 0 for no limit.
-        indices: Pairs (a, b) of bands whose normalised difference (a - b) / (a + b) is a further channel.
-    """
-
-    bands: tuple[str, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    bands: tuple[str, ...]  # Names in order
+    mean: tuple[float, ...]  # Mean of each band, in its unit
+    std: tuple[float, ...]  # Standard deviation of each band; positive
+    # Standardised values are held within plus and minus this, so that a glint or a cloud edge does not dominate a
+    # neighbourhood; 0 for no limit
     clip: float = 8.0
-    indices: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse numbers that do not fit the bands."""
@@ -53,33 +42,20 @@ class Preprocess:
             )
         if not all(np.isfinite((*self.mean, *self.std))) or any(value <= 0 for value in self.std):
             raise ModelError("means and deviations that are not finite or not positive", got=(self.mean, self.std))
-        absent = sorted({name for pair in self.indices for name in pair} - set(self.bands))
-        if absent:
-            raise ModelError(f"index of a band that is not there: {', '.join(absent)}", expected=", ".join(self.bands))
 
     @property
     def channels(self) -> int:
         """Channels of the network's input."""
-        return len(self.bands) + len(self.indices)
+        return len(self.bands)
 
     @classmethod
     def from_statistics(
         cls,
-        *,
-        bands: Sequence[str],
-        mean: Sequence[float] | NDArray[Any],
-        std: Sequence[float] | NDArray[Any],
-        indices: Sequence[tuple[str, str]] = (),
+        *, bands: Sequence[str], mean: Sequence[float] | NDArray[Any], std: Sequence[float] | NDArray[Any],
         clip: float = 8.0,
-    ) -> Self:
-        """From means and deviations per channel; a deviation of 0 becomes 1.
-
-        With indices but statistics of the bands alone, an index gets mean 0 and deviation 0.5 (it lies in -1..1).
-        """
-        extra = len(bands) + len(indices) - len(mean)
-        means = [*map(float, mean), *([0.0] * extra)]
-        stds = [*(float(value) if value > 0 else 1.0 for value in std), *([0.5] * extra)]
-        return cls(tuple(bands), tuple(means), tuple(stds), clip, tuple((a, b) for a, b in indices))
+    ) -> Self:  # fmt: skip
+        """From means and deviations per band; a deviation of 0 becomes 1."""
+        return cls(tuple(bands), tuple(map(float, mean)), tuple(float(x) if x > 0 else 1.0 for x in std), clip)
 
     @cached_property
     def _affine(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -110,20 +86,9 @@ class Preprocess:
         """Channels float32 [..., channel, row, col] of ``values`` [..., band, row, col], validity aside."""
         import torch
 
-        if self.indices:
-            values = torch.cat([values, self._indices(values)], dim=-3)
         gain, bias = (part.to(values.device) for part in self._affine)
         out = torch.addcmul(bias, values, gain)
         return out.clamp_(-self.clip, self.clip) if self.clip else out
-
-    def _indices(self, values: torch.Tensor) -> torch.Tensor:
-        import torch
-
-        first = values[..., [self.bands.index(a) for a, _ in self.indices], :, :]
-        second = values[..., [self.bands.index(b) for _, b in self.indices], :, :]
-        total = first + second
-        index = (first - second) / total.clamp_min(INDEX_FLOOR)
-        return torch.where(total > INDEX_FLOOR, index.clamp_(-1.0, 1.0), 0.0)
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready dictionary."""
@@ -132,19 +97,17 @@ class Preprocess:
             "mean": list(self.mean),
             "std": list(self.std),
             "clip": self.clip,
-            "indices": [list(pair) for pair in self.indices],
+            "indices": [],
         }
 
     @classmethod
     def from_json(cls, items: Mapping[str, Any]) -> Self:
-        """The inverse of :meth:`to_json`."""
+        """The inverse of :meth:`to_json`; indices of bands, which are bands of the scene now, are refused."""
         try:
-            return cls(
-                tuple(items["bands"]),
-                tuple(map(float, items["mean"])),
-                tuple(map(float, items["std"])),
-                float(items["clip"]),
-                tuple((str(a), str(b)) for a, b in items["indices"]),
-            )
+            mean, std = (tuple(map(float, items[name])) for name in ("mean", "std"))
+            if items["indices"]:
+                fix = "train it again: inputs.indices has them"
+                raise ModelError("the model computes indices itself, which models no longer do", fix=fix)
+            return cls(tuple(items["bands"]), mean, std, float(items["clip"]))
         except (KeyError, TypeError, ValueError) as err:
             raise ModelError("scaling of the model file cannot be read", got=repr(err)) from err

@@ -50,21 +50,13 @@ SEARCH_ORDER = (
 
 @dataclass(frozen=True, eq=False)
 class PretrainedEncoder:
-    """An encoder whose weights are given, and the bands it takes.
+    """An encoder whose weights are given, and the bands it takes."""
 
-    Attributes:
-        record: What is known of the weights.
-        loaded: The weights as they were read.
-        given: Bands of the values that :meth:`features` gets, in order.
-        bands: Those that it takes, in the order of the weights.
-        network: The encoder, in evaluation mode, without gradients.
-    """
-
-    record: WeightRecord
-    loaded: EncoderWeights
-    given: tuple[str, ...]
-    bands: tuple[str, ...]
-    network: Encoder
+    record: WeightRecord  # What is known of the weights
+    loaded: EncoderWeights  # The weights as they were read
+    given: tuple[str, ...]  # Bands of the values that :meth:`features` gets, in order
+    bands: tuple[str, ...]  # Those that it takes, in the order of the weights
+    network: Encoder  # The encoder, in evaluation mode, without gradients
 
     @property
     def name(self) -> str:
@@ -160,13 +152,9 @@ class PretrainedEncoder:
 
 def find_encoders(
     bands: Sequence[str],
-    *,
-    sensor: str = "",
-    level: str = "",
-    units: Sequence[str] = (),
-    weights: str = "auto",
+    *, sensor: str = "", level: str = "", units: Sequence[str] = (), weights: str = "auto",
     statistics: tuple[Sequence[float], Sequence[float]] | None = None,
-) -> tuple[PretrainedEncoder, ...]:
+) -> tuple[PretrainedEncoder, ...]:  # fmt: skip
     """The pretrained encoders for a scene; none where none fits.
 
     Args:
@@ -205,7 +193,7 @@ def _candidates(sensor: str) -> Iterator[WeightRecord]:
     hub = Path(torch.hub.get_dir()) / "checkpoints"
     if any(hub.glob("*.pth")):  # importing the libraries takes seconds
         theirs = [item for item in libraries_records() if sensor in item.sensors and item.scaling is not None]
-        yield from (item for item in theirs if item.cache.is_file() and item.architecture.startswith("resnet"))
+        yield from (item for item in theirs if item.cache.is_file())
     own, *packages = sorted(shipped_records(), key=lambda item: item.name != OWN_NAME)
     readable = find_spec("onnx") is not None
     yield from (item for item in packages if item.cache.is_file() and readable)
@@ -242,12 +230,9 @@ def _taken(record: WeightRecord, bands: Sequence[str], sensor: str) -> tuple[str
 
 
 def _far(
-    record: WeightRecord,
-    bands: Sequence[str],
-    *,
-    sensor: str,
-    statistics: tuple[Sequence[float], Sequence[float]] | None,
-) -> str:
+    record: WeightRecord, bands: Sequence[str],
+    *, sensor: str, statistics: tuple[Sequence[float], Sequence[float]] | None,
+) -> str:  # fmt: skip
     """Why values are not in the unit of a record, "" where they are or nothing is known of them."""
     if statistics is None or record.scaling is None:
         return ""

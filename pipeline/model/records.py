@@ -74,35 +74,21 @@ _UKIS_SCALING = {
 
 @dataclass(frozen=True)
 class WeightRecord:
-    """A published set of weights.
+    """A published set of weights."""
 
-    Attributes:
-        name: As it is given in the setting ``weights``.
-        architecture: "resnet18" ...
-        bands: Common names in order.
-        url: Where it is downloaded from; the package's page for weights that a package ships.
-        scaling: As in EncoderWeights.
-        about: Data set and publication.
-        sensor: "sentinel-2", "landsat-oli" ..., several apart by spaces; "" for photographs and what the record does
-            not say.
-        level: "TOA" (top of atmosphere), "SR" (surface reflectance), both ("TOA SR") or "" where the record does not
-            say.
-        licence: Of the weights, "" where it is not known.
-        source: Where they come from.
-        file: Of weights that a package ships, the file; None where they are downloaded.
-    """
-
-    name: str
-    architecture: str
-    bands: tuple[str, ...]
-    url: str
-    scaling: tuple[tuple[float, ...], tuple[float, ...]] | None
-    about: str
+    name: str  # As it is given in the setting ``weights``
+    architecture: str  # "resnet18" ...
+    bands: tuple[str, ...]  # Common names in order
+    url: str  # Where it is downloaded from; the package's page for weights that a package ships
+    scaling: tuple[tuple[float, ...], tuple[float, ...]] | None  # As in EncoderWeights
+    about: str  # Data set and publication
+    # "sentinel-2", "landsat-oli" ..., several apart by spaces; "" for photographs and what the record does not say
     sensor: str = ""
+    # "TOA" (top of atmosphere), "SR" (surface reflectance), both ("TOA SR") or "" where the record does not say
     level: str = ""
-    licence: str = ""
-    source: str = ""
-    file: Path | None = None
+    licence: str = ""  # Of the weights, "" where it is not known
+    source: str = ""  # Where they come from
+    file: Path | None = None  # Of weights that a package ships, the file; None where they are downloaded
 
     @property
     def cache(self) -> Path:
@@ -164,7 +150,7 @@ def libraries_records() -> tuple[WeightRecord, ...]:
 
     theirs: list[Any] = [getattr(torchgeo.models, f"ResNet{size}_Weights") for size in (18, 50, 152)]
     records = [_torchgeo_record(item) for enum in theirs for item in enum]
-    for architecture in (name for name in ENCODERS if name.startswith(("resnet", "vgg"))):
+    for architecture in (name for name in ENCODERS if name.startswith("resnet")):
         records += [
             WeightRecord(
                 str(item), architecture, RGB, item.url, None, "ImageNet-1k, torchvision",
@@ -186,16 +172,14 @@ def _torchgeo_record(item: Any) -> WeightRecord:
     words = item.name.split("_")
     # Band 10 of Sentinel-2 (cirrus) is in level 1C alone.
     level = next((word for word in ("TOA", "SR") if word in words), "TOA" if "cirrus" in bands else "")
+    if sensor is None and item.name.startswith("SENTINEL1"):
+        sensor = "sentinel-1"
     repo = str(item.meta.get("repo", ""))
     licence = _LICENCES.get(repo.removeprefix("https://github.com/"), "")
     return WeightRecord(
-        str(item), architecture, bands, item.url, scaling, about, sensor=sensor or _radar(item.name), level=level,
+        str(item), architecture, bands, item.url, scaling, about, sensor=sensor or "", level=level,
         licence=licence, source=repo,
     )  # fmt: skip
-
-
-def _radar(name: str) -> str:
-    return "sentinel-1" if name.startswith("SENTINEL1") else ""
 
 
 def _reflectance_scaling(item: Any, count: int) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
@@ -264,11 +248,9 @@ def fetch_weights(record: WeightRecord, *, progress: Callable[[int, int], None] 
                 _check_hash(part, target.name)
         except (URLError, OutputError) as err:
             raise ModelError(
-                f"cannot download weights {record.name}",
-                path=record.url,
-                got=err,
+                f"cannot download weights {record.name}", path=record.url, got=err,
                 fix=f"download it where there is a network and put it at {target}, or set weights: none",
-            ) from err
+            ) from err  # fmt: skip
     _check_hash(target, target.name)
     return target
 

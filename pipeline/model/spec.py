@@ -10,19 +10,7 @@ from pipeline.errors import ModelError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-Encoder = Literal[
-    "resnet18",
-    "resnet34",
-    "resnet50",
-    "resnet101",
-    "resnet152",
-    "vgg11_bn",
-    "vgg13_bn",
-    "vgg16_bn",
-    "vgg19_bn",
-    "efficientnet_b4",
-    "none",
-]
+Encoder = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "efficientnet_b4", "none"]
 Head = Literal["unet", "chip"]
 ENCODERS: tuple[str, ...] = get_args(Encoder)
 HEADS: tuple[str, ...] = get_args(Head)
@@ -41,56 +29,45 @@ class NetworkSpec:
     There is no choice of normalisation: batch norm's statistics are constants when mapping, so that a pixel's class
     does not depend on the tile it is computed in (group, layer and instance norm would make it so), and they fold into
     the convolutions.
-
-    Attributes:
-        bands_in: Channels of the standardised input (bands and indices).
-        classes: Number of classes, the channels of the logits.
-        encoder: A torchvision architecture (EfficientNet-B4 up to stride 16, its gates folded into its weights), or
-            "none": the spectral path alone, a network of single pixels or of small neighbourhoods.
-        head: "unet" gives logits per pixel; "chip" one class per chip.
-        depth: Encoder stages used, 2..5. A ResNet's stages are its stem and its four layers; a VGG's are what lies
-            between its poolings; an EfficientNet's end where its stride doubles, at 2, 4, 8, 16, and are 4 at most.
-        stem_stride: Stride of a ResNet's first layer group: 4 as in torchvision (convolution 2, pooling 2), 2 (no
-            pooling) or 1 (neither). Only ResNets have one.
-        decoder_channels: Channels of the decoder's steps, coarse to fine; each step doubles the resolution. Of a longer
-            tuple than there are steps the last (finest) entries are used.
-        decoder_kernel: Kernel of the decoder's convolutions; odd.
-        fuse_kernel: Kernel of the step at full resolution, where context and spectral path meet; 1 or 3.
-        spectral_channels: Channels of the full-resolution path on the input itself; 0 for none.
-        spectral_kernels: Kernels of its convolutions, in order; (1, 1) sees the pixel's own spectrum only.
-        surroundings: The spectral path also sees the bands' means over 3, 5 and 9 pixels and deviation over 3.
-        columns: Head "unet" with an encoder: no decoder; logits are linear in the encoder's features at every stride,
-            interpolated to the pixel, and in the bands or their surroundings (``pipeline.model.decoder.Columns``).
-        branches: Encoders of this architecture side by side, each with its own weights.
-        statistics: Head "chip": statistics of the chip (``pipeline.model.surroundings``); without encoder convolutions
-            of these instead of means of the path over the chip, one place per chip; with ``moments`` beside them.
-        moments: Head "chip" with an encoder: mean, deviation and roughness over the chip of the features at every
-            stride, instead of the mean of the last; averaged over so many views of it
-            (``pipeline.model.network.view_moments``), 0 for none. Older files have false or true, for 0 or 1.
-        dropout: Probability of dropping a whole feature channel before the head (and after the encoder), in training.
-        chip_px: Head "chip": side of the chips it is trained on, in pixels.
-        chip_stride_px: Head "chip": side of the cells that get one class in a map.
     """
 
-    bands_in: int
-    classes: int
+    bands_in: int  # Channels of the standardised input
+    classes: int  # Number of classes, the channels of the logits
+    # A torchvision architecture (EfficientNet-B4 up to stride 16, its gates folded into its weights), or "none": the
+    # spectral path alone, a network of single pixels or of small neighbourhoods
     encoder: Encoder = "resnet18"
-    head: Head = "unet"
+    head: Head = "unet"  # "unet" gives logits per pixel; "chip" one class per chip
+    # Encoder stages used, 2..5. A ResNet's stages are its stem and its four layers; an EfficientNet's end where its
+    # stride doubles, at 2, 4, 8, 16, and are 4 at most
     depth: int = 5
+    # Stride of a ResNet's first layer group: 4 as in torchvision (convolution 2, pooling 2), 2 (no pooling) or 1
+    # (neither). Only ResNets have one
     stem_stride: int = 4
+    # Channels of the decoder's steps, coarse to fine; each step doubles the resolution. Of a longer tuple than there
+    # are steps the last (finest) entries are used
     decoder_channels: tuple[int, ...] = (128, 64, 64, 32, 32)
-    decoder_kernel: int = 3
-    fuse_kernel: int = 1
-    spectral_channels: int = 64
+    decoder_kernel: int = 3  # Kernel of the decoder's convolutions; odd
+    fuse_kernel: int = 1  # Kernel of the step at full resolution, where context and spectral path meet; 1 or 3
+    spectral_channels: int = 64  # Channels of the full-resolution path on the input itself; 0 for none
+    # Kernels of its convolutions, in order; (1, 1) sees the pixel's own spectrum only
     spectral_kernels: tuple[int, ...] = (1, 1)
+    # The spectral path also sees the bands' means over 3, 5 and 9 pixels and deviation over 3
     surroundings: bool = False
+    # Head "chip": statistics of the chip (``pipeline.model.surroundings``); without encoder convolutions of these
+    # instead of means of the path over the chip, one place per chip; with ``moments`` beside them
     statistics: bool = False
+    # Head "chip" with an encoder: mean, deviation and roughness over the chip of the features at every stride, instead
+    # of the mean of the last; averaged over so many views of it (``pipeline.model.network.view_moments``), 0 for none.
+    # Older files have false or true, for 0 or 1
     moments: int = 0
+    # Head "unet" with an encoder: no decoder; logits are linear in the encoder's features at every stride, interpolated
+    # to the pixel, and in the bands or their surroundings (``pipeline.model.decoder.Columns``)
     columns: bool = False
-    branches: int = 1
+    branches: int = 1  # Encoders of this architecture side by side, each with its own weights
+    # Probability of dropping a whole feature channel before the head (and after the encoder), in training
     dropout: float = 0.1
-    chip_px: int = 64
-    chip_stride_px: int = 16
+    chip_px: int = 64  # Head "chip": side of the chips it is trained on, in pixels
+    chip_stride_px: int = 16  # Head "chip": side of the cells that get one class in a map
 
     def __post_init__(self) -> None:
         """Refuse networks that cannot be built; an EfficientNet has at most four stages."""

@@ -34,11 +34,7 @@ if TYPE_CHECKING:
 # Beyond this distance two bands see different things of a surface (SWIR 1.6 and NIR 0.86 um; thermal and optical).
 NEAREST_LIMIT_UM = 0.7
 # The running mean after each kind of stem.
-_NORMS = {
-    "conv1.weight": "bn1.running_mean",
-    "features.0.weight": "features.1.running_mean",
-    "_conv_stem.weight": "_bn0.running_mean",
-}
+_NORMS = {"conv1.weight": "bn1.running_mean", "_conv_stem.weight": "_bn0.running_mean"}
 
 
 def put_weights(
@@ -63,10 +59,8 @@ def put_weights(
         weights = weights.of_bands([name for name in weights.bands if name in preprocess.bands], given=preprocess.bands)
     tensors = dict(weights.tensors)
     stem = tensors[weights.stem_name].float()
-    if tuple(weights.bands) == (*preprocess.bands, *(f"index {a} {b}" for a, b in preprocess.indices)):
-        matched = stem
-    else:
-        matched = match_stem(stem, known=weights.bands, wanted=preprocess.bands, indices=len(preprocess.indices))
+    same = tuple(weights.bands) == preprocess.bands
+    matched = stem if same else match_stem(stem, known=weights.bands, wanted=preprocess.bands)
     norm = _NORMS[weights.stem_name]
     if weights.scaling is not None:
         mean, std = _scaling_for(weights, preprocess, units or ("",) * len(preprocess.bands))
@@ -82,10 +76,9 @@ def load_into(encoder: Encoder, tensors: Mapping[str, torch.Tensor], *, name: st
     Raises:
         ModelError: a tensor is missing or of another shape.
     """
-    prefix = "features." if "features.0.weight" in tensors else ""
     state = {}
     for own, old in encoder.state_dict().items():
-        theirs = re.sub(rf"^stages\.\d+\.(parts\.{branch}\.)?", prefix, own)
+        theirs = re.sub(rf"^stages\.\d+\.(parts\.{branch}\.)?", "", own)
         if theirs.startswith("parts."):  # of another branch
             state[own] = old
             continue
@@ -130,17 +123,16 @@ def _scaling_for(
     return mean, std
 
 
-def match_stem(weight: torch.Tensor, *, known: Sequence[str], wanted: Sequence[str], indices: int = 0) -> torch.Tensor:
-    """Filters for ``wanted`` bands and then ``indices`` further channels.
+def match_stem(weight: torch.Tensor, *, known: Sequence[str], wanted: Sequence[str]) -> torch.Tensor:
+    """Filters for ``wanted`` bands.
 
     Args:
         weight: float [filter, band, row, col], bands in the order of ``known``.
         known: Common names of the bands that the weights were trained on.
         wanted: Common names of the bands of the new network.
-        indices: Channels after the bands that start at zero.
 
     Returns:
-        float [filter, band, row, col] with ``len(wanted) + indices`` bands.
+        float [filter, band, row, col] with the ``wanted`` bands.
     """
     chosen = [nearest_band(name, known) for name in wanted]
     mean = weight.mean(dim=1)
@@ -148,8 +140,7 @@ def match_stem(weight: torch.Tensor, *, known: Sequence[str], wanted: Sequence[s
     if sorted(name or "" for name in chosen) != sorted(known):
         power = filters.pow(2).sum()
         filters = filters * torch.where(power > 0, weight.pow(2).sum() / power, torch.ones_like(power)).sqrt()
-    blank = weight.new_zeros((weight.shape[0], indices, *weight.shape[2:]))
-    return torch.cat([filters, blank], dim=1)
+    return filters
 
 
 def nearest_band(name: str, known: Sequence[str]) -> str | None:
@@ -168,11 +159,8 @@ def nearest_band(name: str, known: Sequence[str]) -> str | None:
 
 def rescale_stem(
     weight: torch.Tensor,
-    *,
-    preprocess: Preprocess,
-    mean: Sequence[float],
-    std: Sequence[float],
-) -> tuple[torch.Tensor, torch.Tensor]:
+    *, preprocess: Preprocess, mean: Sequence[float], std: Sequence[float],
+) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
     """The same stem for input standardised by ``preprocess`` instead of the weights' own scaling.
 
     With z = (x - m) / s from preprocess and u = (x - mean) / std as the weights expect,

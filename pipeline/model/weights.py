@@ -30,33 +30,26 @@ if TYPE_CHECKING:
 
 # Key of a safetensors file's metadata that holds the bands and their scaling of an encoder pretrained by landcover.
 ENCODER_KEY = "landcover_encoder"
-_STEMS = ("conv1.weight", "features.0.weight", "_conv_stem.weight")
+_STEMS = ("conv1.weight", "_conv_stem.weight")
 FILE_SUFFIXES = {".pth", ".pt", ".ckpt", ".bin", ".safetensors", ".tar"}
-_VGG_CONVOLUTIONS = {8: "vgg11_bn", 10: "vgg13_bn", 13: "vgg16_bn", 16: "vgg19_bn"}
 
 
 @dataclass(frozen=True, eq=False)
 class EncoderWeights:
-    """Weights of an encoder and the bands they know.
+    """Weights of an encoder and the bands they know."""
 
-    Attributes:
-        name: The record's name or the file.
-        architecture: "resnet18" ...; "" where the tensors are of none we know.
-        tensors: Under torchvision's names (conv1.weight, layer1.0.conv1.weight; features.0.weight), without classifier.
-        bands: Common names in the order of the first convolution's input.
-        scaling: (mean, std) per band that the weights were trained with; None where they expect standardised bands or
-            the record does not say what its values were.
-        units: Unit of each band's scaling: reflectance for published weights; () where it is not known.
-        bands_at_once: Of weights trained with bands left out at random: as many bands as the stem was scaled to, see
-            :meth:`of_bands`; 0 for all others.
-    """
-
-    name: str
-    architecture: str
+    name: str  # The record's name or the file
+    architecture: str  # "resnet18" ...; "" where the tensors are of none we know
+    # Under torchvision's names (conv1.weight, layer1.0.conv1.weight), without classifier
     tensors: Mapping[str, torch.Tensor]
-    bands: tuple[str, ...]
+    bands: tuple[str, ...]  # Common names in the order of the first convolution's input
+    # (mean, std) per band that the weights were trained with; None where they expect standardised bands or the record
+    # does not say what its values were
     scaling: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    # Unit of each band's scaling: reflectance for published weights; () where it is not known
     units: tuple[str, ...] = ()
+    # Of weights trained with bands left out at random: as many bands as the stem was scaled to, see :meth:`of_bands`; 0
+    # for all others
     bands_at_once: float = 0.0
 
     @property
@@ -116,12 +109,9 @@ def load_weights(source: str | Path, *, architecture: str, bands: Sequence[str] 
         weights = record_weights(record) if found == architecture else EncoderWeights(record.name, found, {}, ())
     if found != architecture:
         raise ModelError(
-            f"{what} are of another architecture",
-            path=path,
-            got=found or "none that is known",
-            expected=architecture,
+            f"{what} are of another architecture", path=path, got=found or "none that is known", expected=architecture,
             fix=f"set encoder: {found or 'another'}, or choose other weights",
-        )
+        )  # fmt: skip
     _check_bands(weights, path=path)
     return weights
 
@@ -176,7 +166,7 @@ def read_weights(path: Path, *, bands: tuple[str, ...] = ()) -> EncoderWeights:
         bands: Names of its bands; what the file says of bands and their scaling is then not used.
 
     Raises:
-        ModelError: not a weights file of a ResNet or VGG, or one that holds more than tensors.
+        ModelError: not a weights file of a ResNet, or one that holds more than tensors.
     """
     tensors = _torchvision_names(_read_tensors(path), path=path)
     weights = EncoderWeights(str(path), guess_architecture(tensors), tensors, bands)
@@ -185,15 +175,11 @@ def read_weights(path: Path, *, bands: tuple[str, ...] = ()) -> EncoderWeights:
         about = parse_json(metadata[ENCODER_KEY], what="the header of the weights", path=path, error=ModelError)
         scaling = (tuple(about["mean"]), tuple(about["std"]))
         return replace(
-            weights,
-            bands=tuple(about["bands"]),
-            scaling=scaling,
-            units=tuple(about.get("units", ())),
+            weights, bands=tuple(about["bands"]), scaling=scaling, units=tuple(about.get("units", ())),
             bands_at_once=float(about.get("bands_at_once", 0)),
-        )
+        )  # fmt: skip
     if KEY in metadata:
-        scaling = read_header(path)["preprocess"]
-        return replace(weights, bands=(*scaling["bands"], *(f"index {a} {b}" for a, b in scaling["indices"])))
+        return replace(weights, bands=tuple(read_header(path)["preprocess"]["bands"]))
     return replace(weights, bands=RGB) if not bands and weights.inputs == len(RGB) else weights
 
 
@@ -225,12 +211,10 @@ def save_encoder(path: Path, tensors: Mapping[str, torch.Tensor], *, about: Mapp
 def _check_bands(weights: EncoderWeights, *, path: Path) -> None:
     if len(weights.bands) != weights.inputs:
         raise ModelError(
-            "bands of the weights",
-            path=path,
-            got=", ".join(weights.bands) or "none",
+            "bands of the weights", path=path, got=", ".join(weights.bands) or "none",
             expected=f"{weights.inputs} names, as many as its first convolution has inputs",
             fix="name them in order in the setting weights_bands",
-        )
+        )  # fmt: skip
 
 
 def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
@@ -275,21 +259,14 @@ def _flatten(content: object, prefix: str = "") -> Iterator[tuple[str, torch.Ten
 
 def _torchvision_names(raw: Mapping[str, torch.Tensor], *, path: Path) -> dict[str, torch.Tensor]:
     """The encoder's tensors under torchvision's names, whatever wraps them (state_dict, encoder_q, backbone)."""
-    plain = {re.sub(r"encoder\.stages\.\d+\.(?=\d)", "features.", name): value for name, value in raw.items()}
-    plain = {re.sub(r"encoder\.stages\.\d+\.", "", name): value for name, value in plain.items()}
-    for stem in ("conv1.weight", "features.0.weight"):
-        whole = [name for name in plain if f".{name}".endswith(f".{stem}") and not re.search(r"layer\d", name)]
-        if whole:
-            prefix = min(whole, key=lambda name: (len(name), name)).removesuffix(stem)
-            wanted = re.compile(r"(conv1|bn1|layer[1-4]|features)\.")
-            ours = {name.removeprefix(prefix): value for name, value in plain.items() if name.startswith(prefix)}
-            return {name: value for name, value in ours.items() if wanted.match(name)}
-    raise ModelError(
-        "weights are of no ResNet or VGG",
-        path=path,
-        got=", ".join(list(raw)[:3]) or "no tensor",
-        expected="tensors conv1.weight or features.0.weight",
-    )
+    plain, stem = {re.sub(r"encoder\.stages\.\d+\.", "", name): value for name, value in raw.items()}, "conv1.weight"
+    stems = [name for name in plain if f".{name}".endswith(f".{stem}") and not re.search(r"layer\d", name)]
+    if not stems:
+        got = ", ".join(list(raw)[:3]) or "no tensor"
+        raise ModelError("weights are of no ResNet", path=path, got=got, expected=f"a tensor {stem}")
+    prefix = min(stems, key=lambda name: (len(name), name)).removesuffix(stem)
+    ours = {name.removeprefix(prefix): value for name, value in plain.items() if name.startswith(prefix)}
+    return {name: value for name, value in ours.items() if re.match(r"(conv1|bn1|layer[1-4])\.", name)}
 
 
 def guess_architecture(tensors: Mapping[str, torch.Tensor]) -> str:
@@ -297,9 +274,6 @@ def guess_architecture(tensors: Mapping[str, torch.Tensor]) -> str:
 
     ResNets are told apart by the blocks of the layers that are there; of those that agree the smallest is meant.
     """
-    if "features.0.weight" in tensors:
-        convs = sum(value.ndim == 4 for value in tensors.values())  # noqa: PLR2004 - convolution weights have 4 axes
-        return _VGG_CONVOLUTIONS.get(convs, "") if "features.1.running_mean" in tensors else ""
     blocks = [len({name.split(".")[1] for name in tensors if name.startswith(f"layer{n}.")}) for n in range(1, 5)]
     there = tuple(count for count in blocks if count)
     deep = any(name.startswith("layer1.0.conv3") for name in tensors)

@@ -7,7 +7,6 @@ like a run in one process. As soon as the last block of a scene is out, the bloc
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
@@ -36,7 +35,6 @@ if TYPE_CHECKING:
     from pipeline.inference.stream import Writing
     from pipeline.model.bundle import ModelBundle
 
-log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 # Times that Dask tries again what failed.
@@ -86,11 +84,8 @@ class _Open(Generic[Result]):
 
 def map_over_dask(
     works: Iterator[SceneWork[Result] | Done[Result]],
-    *,
-    bundle: ModelBundle,
-    client: Any,
-    report: Callable[[Done[Result]], None],
-) -> None:
+    *, bundle: ModelBundle, client: Any, report: Callable[[Done[Result]], None],
+) -> None:  # fmt: skip
     """Map scenes; one that fails does not stop the others.
 
     A scene that cannot be opened comes as its Done; ``report`` is called with each outcome as it comes.

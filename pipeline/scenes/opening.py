@@ -47,11 +47,8 @@ LEVELS = dict.fromkeys(("L1C", "L1TP", "L1GT", "L1GS"), "top-of-atmosphere") | d
 
 def open_scene(
     path: Path | str,
-    *,
-    options: SceneOptions = AS_FOUND,
-    resolution_m: float | None = None,
-    mask: Sequence[str] | None = None,
-) -> Scene:
+    *, options: SceneOptions = AS_FOUND, resolution_m: float | None = None, mask: Sequence[str] | None = None,
+) -> Scene:  # fmt: skip
     """The scene that a path stands for.
 
     Args:
@@ -99,11 +96,8 @@ def _refuse_layer(path: Path | str, options: SceneOptions) -> None:
 
 def open_all(
     path: Path | str,
-    *,
-    options: SceneOptions = AS_FOUND,
-    resolution_m: float | None = None,
-    mask: Sequence[str] | None = None,
-) -> tuple[Scene, ...]:
+    *, options: SceneOptions = AS_FOUND, resolution_m: float | None = None, mask: Sequence[str] | None = None,
+) -> tuple[Scene, ...]:  # fmt: skip
     """The scenes that a path stands for: one, or those of a STAC collection, or one for every band that is a date.
 
     Raises:

@@ -50,15 +50,10 @@ OpenFile: TypeAlias = "DatasetReader | WarpedVRT | CoarseFile | FineFile"
 
 
 class Reader(Closing):
-    """Gives Rasters of windows: of a scene, a stack of dates, a composite; a context manager.
+    """Gives Rasters of windows: of a scene, a stack of dates, a composite; a context manager."""
 
-    Attributes:
-        grid: The grid that windows are counted on.
-        bands: Names of the bands of every Raster read.
-    """
-
-    grid: Grid
-    bands: tuple[str, ...]
+    grid: Grid  # The grid that windows are counted on
+    bands: tuple[str, ...]  # Names of the bands of every Raster read
 
     @abstractmethod
     def read(self, window: Window) -> Raster:
@@ -79,13 +74,9 @@ class SceneReader(Reader):
     """Reads windows of the bands of one scene; its files open at the first read and stay open meanwhile."""
 
     def __init__(
-        self,
-        grid: Grid,
-        sources: Sequence[BandSource],
-        *,
-        quality: Sequence[QualitySource] = (),
-        for_display: bool = False,
-    ) -> None:
+        self, grid: Grid, sources: Sequence[BandSource],
+        *, quality: Sequence[QualitySource] = (), for_display: bool = False,
+    ) -> None:  # fmt: skip
         self.grid, self.bands = grid, tuple(source.band for source in sources)
         self._sources, self._quality, self._for_display = sources, quality, for_display
         self._files: dict[FileKey, OpenFile] = {}

@@ -99,13 +99,8 @@ def area_shape(area: Area) -> BaseGeometry:
 
 def _search(
     api: str,
-    *,
-    collection: str,
-    area: BaseGeometry,
-    times: tuple[datetime, datetime],
-    max_cloud_percent: float,
-    limit: int,
-) -> list[dict[str, Any]]:
+    *, collection: str, area: BaseGeometry, times: tuple[datetime, datetime], max_cloud_percent: float, limit: int,
+) -> list[dict[str, Any]]:  # fmt: skip
     try:
         import pystac_client
         from pystac_client.exceptions import APIError
@@ -123,12 +118,9 @@ def _search(
         # Not every API filters by clouds; the caller does it again in any case.
         by_cloud = max_cloud_percent < _FULL and client.conforms_to("QUERY")
         answer = client.search(
-            collections=[collection],
-            intersects=area,
-            datetime=times,
-            query={"eo:cloud_cover": {"lte": max_cloud_percent}} if by_cloud else None,
-            max_items=limit,
-        )
+            collections=[collection], intersects=area, datetime=times,
+            query={"eo:cloud_cover": {"lte": max_cloud_percent}} if by_cloud else None, max_items=limit,
+        )  # fmt: skip
         # Whatever an answer says of itself, it came over the network and may name nothing else.
         return [item | {"links": _own_links(item, api)} for item in answer.items_as_dicts()]
     except (APIError, STACError, RequestException, ValueError, KeyError, NotImplementedError) as err:
@@ -160,14 +152,10 @@ def _found(document: dict[str, Any], area: BaseGeometry) -> FoundScene:
 
 
 def download(
-    found: FoundScene | Mapping[str, Any],
-    folder: Path | str,
-    *,
-    area: Area | None = None,
-    bands: Sequence[str] | None = None,
-    options: SceneOptions = AS_FOUND,
+    found: FoundScene | Mapping[str, Any], folder: Path | str,
+    *, area: Area | None = None, bands: Sequence[str] | None = None, options: SceneOptions = AS_FOUND,
     progress: Progress | None = None,
-) -> Path:
+) -> Path:  # fmt: skip
     """Bands and quality layers of one scene, cut to ``area``, as ``folder/<id>``; what is complete stays as it is.
 
     The folder has a GeoTIFF per asset and the item, its assets now these files: scaling is decided as for the original.

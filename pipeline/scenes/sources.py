@@ -47,12 +47,10 @@ class BandSource:
         """Refuse a scaling that makes no values of DN, wherever it was read."""
         if not (math.isfinite(self.scale) and self.scale > 0 and math.isfinite(self.offset)):
             raise SceneError(
-                f"scaling of band {self.band} ({self.provenance})",
-                path=self.path,
-                got=f"scale {self.scale:g}, offset {self.offset:g}",
-                expected="a scale above 0 and a finite offset",
+                f"scaling of band {self.band} ({self.provenance})", path=self.path,
+                got=f"scale {self.scale:g}, offset {self.offset:g}", expected="a scale above 0 and a finite offset",
                 fix="set scale and offset of the scene in the configuration, or mend the file's tags",
-            )
+            )  # fmt: skip
 
 
 @dataclass(frozen=True)

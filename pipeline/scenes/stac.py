@@ -42,12 +42,9 @@ FILLS = {"sentinel-2": 0.0, "landsat": 0.0, "hls": HLS_FILL}
 
 def open_item(
     source: Path | str | Document,
-    *,
-    options: SceneOptions = AS_FOUND,
-    bands: Sequence[str] | None = None,
-    mask: Sequence[str] | None = None,
+    *, options: SceneOptions = AS_FOUND, bands: Sequence[str] | None = None, mask: Sequence[str] | None = None,
     resolution_m: float | None = None,
-) -> Scene:
+) -> Scene:  # fmt: skip
     """The scene of one STAC item; metadata only, unless the item does not say where its pixels lie.
 
     ``source`` is a file, a folder with an ``item.json``, a URL, the item itself, or a collection of exactly one item.
@@ -68,12 +65,9 @@ def open_item(
 
 def open_items(
     source: Path | str | Document | Sequence[pystac.Item],
-    *,
-    options: SceneOptions = AS_FOUND,
-    bands: Sequence[str] | None = None,
-    mask: Sequence[str] | None = None,
+    *, options: SceneOptions = AS_FOUND, bands: Sequence[str] | None = None, mask: Sequence[str] | None = None,
     resolution_m: float | None = None,
-) -> tuple[Scene, ...]:
+) -> tuple[Scene, ...]:  # fmt: skip
     """A scene for every item of a collection or item collection; arguments as for ``open_item``."""
     items = items_of(source) if isinstance(source, Path | str | dict) else source
     path = shown(source) if isinstance(source, Path | str | dict) else ""

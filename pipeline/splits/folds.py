@@ -31,13 +31,8 @@ if TYPE_CHECKING:
 
 def block_folds(
     pixels: Sequence[LabelledPixels],
-    *,
-    folds: int | None,
-    block_m: float,
-    buffer_m: float,
-    seed: int,
-    validation_fraction: float = 0.2,
-) -> list[Split]:
+    *, folds: int | None, block_m: float, buffer_m: float, seed: int, validation_fraction: float = 0.2,
+) -> list[Split]:  # fmt: skip
     """One Split per fold of blocks: every polygon is TEST in exactly one.
 
     Train and validation polygons within the buffer of a fold's test polygons are BUFFER in that fold; validation is

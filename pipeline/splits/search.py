@@ -155,14 +155,10 @@ def fold_assignment(
 
 
 def _climb(
-    start: Callable[[], NDArray[np.int16]],
-    cost: Callable[[NDArray[np.int16]], float],
-    free: NDArray[np.intp],
-    choices: NDArray[np.int16],
-    rng: np.random.Generator,
-    *,
-    starts: int,
-) -> NDArray[np.int16]:
+    start: Callable[[], NDArray[np.int16]], cost: Callable[[NDArray[np.int16]], float], free: NDArray[np.intp],
+    choices: NDArray[np.int16], rng: np.random.Generator,
+    *, starts: int,
+) -> NDArray[np.int16]:  # fmt: skip
     """Best of some random starts, each improved by moves of one block or swaps of two."""
     best, best_cost = start(), np.inf
     for _ in range(starts):
@@ -209,15 +205,10 @@ def default_block_m(pixels: LabelledPixels | Sequence[LabelledPixels], *, buffer
 
 def split_blocks(
     pixels: Sequence[LabelledPixels],
-    *,
-    block_m: float,
-    buffer_m: float,
-    fractions: tuple[float, float, float] = (0.6, 0.2, 0.2),
-    seed: int,
-    scheme: ClassScheme | None = None,
-    without_validation: str = "no validation figure has it",
+    *, block_m: float, buffer_m: float, fractions: tuple[float, float, float] = (0.6, 0.2, 0.2), seed: int,
+    scheme: ClassScheme | None = None, without_validation: str = "no validation figure has it",
     groups: NDArray[np.int64] | None = None,
-) -> Split:
+) -> Split:  # fmt: skip
     """Train, validation and test polygons by spatial blocks, with a buffer between them.
 
     Of many assignments of blocks the one is taken that keeps most classes in train, then in test, then in validation,
@@ -308,14 +299,9 @@ def split_of(
 
 
 def _warn_about(
-    layout: Layout,
-    part: NDArray[np.int8],
-    fractions: tuple[float, float, float],
-    *,
-    buffer_m: float,
-    names: Mapping[int, str],
-    follows: Mapping[Part, str],
-) -> None:
+    layout: Layout, part: NDArray[np.int8], fractions: tuple[float, float, float],
+    *, buffer_m: float, names: Mapping[int, str], follows: Mapping[Part, str],
+) -> None:  # fmt: skip
     lost = float((part == Part.BUFFER).mean())
     if lost > _MANY_LOST:
         text = f"the buffer of {buffer_m:,.0f} m between blocks takes {lost:.0%} of the labels"

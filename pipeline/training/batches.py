@@ -22,24 +22,16 @@ GAIN, SHIFT, NOISE = 0.05, 0.05, 0.02
 
 @dataclass(frozen=True, eq=False)
 class ContextSet:
-    """Training set of the networks with context: chips without margins.
+    """Training set of the networks with context: chips without margins."""
 
-    Attributes:
-        x: float32 [chip, channel, row, col].
-        index: uint8 [chip, row, col], IGNORE_INDEX where unlabelled; of a chip classifier [chip, 1, 1], as are the
-            layers that follow.
-        weight: float32 [chip, row, col], of the labelled pixels.
-        target: float16 [chip, class, row, col], soft labels.
-        soft: bool [chip, row, col], where there are soft labels.
-        chance: float64 [chip], how often a chip is drawn.
-    """
-
-    x: torch.Tensor
+    x: torch.Tensor  # float32 [chip, channel, row, col]
+    # uint8 [chip, row, col], IGNORE_INDEX where unlabelled; of a chip classifier [chip, 1, 1], as are the layers that
+    # follow
     index: torch.Tensor
-    weight: torch.Tensor
-    target: torch.Tensor
-    soft: torch.Tensor
-    chance: torch.Tensor
+    weight: torch.Tensor  # float32 [chip, row, col], of the labelled pixels
+    target: torch.Tensor  # float16 [chip, class, row, col], soft labels
+    soft: torch.Tensor  # bool [chip, row, col], where there are soft labels
+    chance: torch.Tensor  # float64 [chip], how often a chip is drawn
 
 
 class Batches(IterableDataset[Batch]):

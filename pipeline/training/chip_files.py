@@ -31,34 +31,20 @@ _PLANE = "EPSG:6933"
 
 @dataclass(frozen=True, eq=False)
 class FolderChips:
-    """Chips of one size and with the same bands.
+    """Chips of one size and with the same bands."""
 
-    Attributes:
-        values: float32 [chip, band, row, col], physical values; 0 where not valid.
-        valid: bool [chip, row, col].
-        index: Network index of the class, uint8 [chip]; IGNORE_INDEX where it is not known.
-        scheme: The classes, called after their folders; without them one class of no meaning.
-        bands: Names.
-        units: One per band.
-        gsd_m: Pixel size in metres; the median over chips.
-        source: The folder.
-        sensor: As the chips say, or "".
-        level: Of the product, as the chips say, or "".
-        files: A file per chip.
-        position_m: (x, y) of the middle of each chip in equal-area metres, float64 [chip, 2]; empty where unknown.
-    """
-
-    values: NDArray[np.float32]
-    valid: NDArray[np.bool_]
-    index: NDArray[np.uint8]
-    scheme: ClassScheme
-    bands: tuple[str, ...]
-    units: tuple[str, ...]
-    gsd_m: float
-    source: Path
-    sensor: str = ""
-    level: str = ""
-    files: tuple[Path, ...] = ()
+    values: NDArray[np.float32]  # [chip, band, row, col] physical values; 0 where not valid
+    valid: NDArray[np.bool_]  # [chip, row, col]
+    index: NDArray[np.uint8]  # Network index of the class, uint8 [chip]; IGNORE_INDEX where it is not known
+    scheme: ClassScheme  # The classes, called after their folders; without them one class of no meaning
+    bands: tuple[str, ...]  # Names
+    units: tuple[str, ...]  # One per band
+    gsd_m: float  # Pixel size in metres; the median over chips
+    source: Path  # The folder
+    sensor: str = ""  # As the chips say, or ""
+    level: str = ""  # Of the product, as the chips say, or ""
+    files: tuple[Path, ...] = ()  # A file per chip
+    # (x, y) of the middle of each chip in equal-area metres, float64 [chip, 2]; empty where unknown
     position_m: NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
@@ -98,11 +84,9 @@ def class_folders(path: Path) -> dict[str, list[Path]]:
     found = {name: files for name, files in found.items() if files}
     if len(found) < 2:  # noqa: PLR2004 - one class needs no classifier
         raise LabelError(
-            "no folders of chips",
-            path=path,
-            got=f"{len(found)} folders with raster files",
+            "no folders of chips", path=path, got=f"{len(found)} folders with raster files",
             expected="one per class, two or more",
-        )
+        )  # fmt: skip
     return found
 
 

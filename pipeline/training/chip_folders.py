@@ -40,13 +40,9 @@ _BATCH = 64
 
 def fit_chips(
     chips: FolderChips,
-    *,
-    settings: TrainingSettings,
-    folder: Path,
-    block: NDArray[np.int32] | None = None,
-    resume: bool = False,
+    *, settings: TrainingSettings, folder: Path, block: NDArray[np.int32] | None = None, resume: bool = False,
     progress: Callable[[str, int, int], None] | None = None,
-) -> FitResult:
+) -> FitResult:  # fmt: skip
     """Train a chip classifier on whole chips; the classes are drawn alike.
 
     Args:

@@ -56,19 +56,13 @@ _BATCH = 64
 
 @dataclass(frozen=True, eq=False)
 class ChipExperts:
-    """Experts of chips' statistics.
+    """Experts of chips' statistics."""
 
-    Attributes:
-        mixture: The fitted experts.
-        layer: Knows how statistics are standardised.
-        frozen: The pretrained encoder whose features an expert sees; None where there is none.
-        whole: The network with context stands alone, and learns the whole mixture.
-    """
-
-    mixture: Mixture
-    layer: ChipStatistics
+    mixture: Mixture  # The fitted experts
+    layer: ChipStatistics  # Knows how statistics are standardised
+    # The pretrained encoder whose features an expert sees; None where there is none
     frozen: FrozenFeatures | None = None
-    whole: bool = False
+    whole: bool = False  # The network with context stands alone, and learns the whole mixture
 
     def predict(self, x: torch.Tensor) -> NDArray[np.float32]:
         """What the network with context learns: probabilities float32 [chip, class] of standardised chips.
@@ -86,19 +80,12 @@ class ChipExperts:
 
 @dataclass(frozen=True, eq=False)
 class WholeChips:
-    """Chips to learn from, labelled or not.
+    """Chips to learn from, labelled or not."""
 
-    Attributes:
-        x: Standardised channels, float32 [chip, channel, row, col]; 0 where not valid.
-        valid: bool [chip, row, col].
-        index: Network index of the class, uint8 [chip]; IGNORE_INDEX where unlabelled.
-        group: Where each labelled one comes from (its polygon), int32 [chip].
-    """
-
-    x: torch.Tensor
-    valid: torch.Tensor
-    index: NDArray[np.uint8]
-    group: NDArray[np.int32]
+    x: torch.Tensor  # Standardised channels, float32 [chip, channel, row, col]; 0 where not valid
+    valid: torch.Tensor  # bool [chip, row, col]
+    index: NDArray[np.uint8]  # Network index of the class, uint8 [chip]; IGNORE_INDEX where unlabelled
+    group: NDArray[np.int32]  # Where each labelled one comes from (its polygon), int32 [chip]
 
     def context_set(self, experts: ChipExperts | None) -> ContextSet:
         """Of the labelled chips, for a network of their pixels; drawn by class, then group, then place.
@@ -130,16 +117,10 @@ def whole_chips(chips: ChipSet, ids: NDArray[np.int32]) -> WholeChips:
 
 
 def train_on_statistics(
-    networks: Networks,
-    chips: WholeChips,
-    *,
-    classes: int,
-    group_of: NDArray[np.int32],
-    settings: TrainingSettings,
-    deadline: Deadline,
-    frozen: FrozenFeatures | None = None,
-    progress: Callable[[str, int, int], None] | None = None,
-) -> tuple[Networks, ChipExperts | None, list[dict[str, float]]]:
+    networks: Networks, chips: WholeChips,
+    *, classes: int, group_of: NDArray[np.int32], settings: TrainingSettings, deadline: Deadline,
+    frozen: FrozenFeatures | None = None, progress: Callable[[str, int, int], None] | None = None,
+) -> tuple[Networks, ChipExperts | None, list[dict[str, float]]]:  # fmt: skip
     """Fit the experts, then train the network of chips' statistics in place, where there is one.
 
     The head of a network with a pretrained encoder starts as the linear discriminant of the encoder's features.

@@ -30,18 +30,13 @@ UNLABELLED = "unlabelled"
 
 @dataclass(frozen=True, eq=False)
 class ChipIndex:
-    """Chips: which window of which scene, for which part, with which labels.
+    """Chips: which window of which scene, for which part, with which labels."""
 
-    Attributes:
-        frame: One row per chip: scene (id), part (train, validation, unlabelled), row, col, height, width (pixels on
-            the scene's grid), polygons (list of ids), px_<code> (labelled pixels of each class of the chip's own part).
-        scheme: The legend.
-        grids: Scene id -> grid.
-    """
-
+    # One row per chip: scene (id), part (train, validation, unlabelled), row, col, height, width (pixels on the scene's
+    # grid), polygons (list of ids), px_<code> (labelled pixels of each class of the chip's own part)
     frame: pd.DataFrame
-    scheme: ClassScheme
-    grids: Mapping[str, Grid]
+    scheme: ClassScheme  # The legend
+    grids: Mapping[str, Grid]  # Scene id -> grid
 
     def __len__(self) -> int:
         """Number of chips."""

@@ -30,26 +30,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class ChipSet:
-    """Chips of one size with all that is known of their pixels.
+    """Chips of one size with all that is known of their pixels."""
 
-    Attributes:
-        x: Standardised channels, float32 [chip, channel, row, col]; 0 where not valid.
-        valid: bool [chip, row, col].
-        index: Network index of the class, uint8 [chip, row, col]; IGNORE_INDEX where unlabelled, not valid, or of a
-            polygon that is not in the parts asked for.
-        polygon: Polygon of each labelled pixel, int32 [chip, row, col]; 0 elsewhere.
-        key: A number for each pixel, the same in every chip that holds it, int64 [chip, row, col].
-        margin: Pixels on each side that are there for neighbourhoods only.
-        around: Surroundings of a pixel are features too; not of embeddings, which hold them.
-    """
-
-    x: torch.Tensor
-    valid: torch.Tensor
+    x: torch.Tensor  # Standardised channels, float32 [chip, channel, row, col]; 0 where not valid
+    valid: torch.Tensor  # bool [chip, row, col]
+    # Network index of the class, uint8 [chip, row, col]; IGNORE_INDEX where unlabelled, not valid, or of a polygon that
+    # is not in the parts asked for
     index: torch.Tensor
-    polygon: torch.Tensor
-    key: torch.Tensor
-    margin: int = 0
-    around: bool = True
+    polygon: torch.Tensor  # Polygon of each labelled pixel, int32 [chip, row, col]; 0 elsewhere
+    key: torch.Tensor  # A number for each pixel, the same in every chip that holds it, int64 [chip, row, col]
+    margin: int = 0  # Pixels on each side that are there for neighbourhoods only
+    around: bool = True  # Surroundings of a pixel are features too; not of embeddings, which hold them
 
     def __len__(self) -> int:
         """Number of chips."""
@@ -76,13 +67,9 @@ class ChipSet:
 
 
 def read_chips(
-    scenes: Sequence[TrainingScene],
-    index: ChipIndex,
-    *,
-    split: Split,
-    preprocess: Preprocess,
-    margin: int = 0,
-) -> ChipSet:
+    scenes: Sequence[TrainingScene], index: ChipIndex,
+    *, split: Split, preprocess: Preprocess, margin: int = 0,
+) -> ChipSet:  # fmt: skip
     """The chips of an index, scene by scene, with the labels of the training and validation polygons.
 
     Args:

@@ -34,12 +34,8 @@ LEARNED = (Part.TRAIN, Part.VALIDATION)
 
 def choose_chips(
     pixels: Mapping[str, LabelledPixels],
-    *,
-    settings: ChipSettings,
-    split: Split,
-    scheme: ClassScheme,
-    head: Literal["unet", "chip"] = "unet",
-) -> ChipIndex:
+    *, settings: ChipSettings, split: Split, scheme: ClassScheme, head: Literal["unet", "chip"] = "unet",
+) -> ChipIndex:  # fmt: skip
     """Chips around the labelled pixels of train and validation, and chips anywhere in the scenes.
 
     A small polygon has one chip, a large one a chip every half of its side (with head chip, every cell of

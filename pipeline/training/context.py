@@ -126,16 +126,10 @@ def network_loss(logits: torch.Tensor, batch: Batch, settings: ContextSettings) 
 
 
 def train_context(
-    network: Network,
-    learned: ContextSet,
-    judged: ContextSet | None,
-    *,
-    settings: TrainingSettings,
-    folder: Path,
-    deadline: Deadline,
-    resume: bool = False,
+    network: Network, learned: ContextSet, judged: ContextSet | None,
+    *, settings: TrainingSettings, folder: Path, deadline: Deadline, resume: bool = False,
     progress: Callable[[str, int, int], None] | None = None,
-) -> list[dict[str, float]]:
+) -> list[dict[str, float]]:  # fmt: skip
     """Train the network in place.
 
     ``last.ckpt`` is written after every tenth of the steps and at the end, ``best.ckpt`` where ``judged`` decides when

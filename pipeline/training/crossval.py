@@ -17,17 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from pipeline.experts.forest import NEIGHBOURHOODS, fit_forest
 from pipeline.files import whole_file
-from pipeline.model.reach import whole_cells
-from pipeline.scenes.reader import open_reader
+from pipeline.inference.probe import pixel_logits
 from pipeline.splits.settings import METHODS, Method
 from pipeline.training.chips import choose_chips
 from pipeline.training.fit import fit
-from pipeline.training.fold_figures import FoldResult
 from pipeline.training.settings import learned_polygons
 
 if TYPE_CHECKING:
@@ -39,9 +36,6 @@ if TYPE_CHECKING:
     from pipeline.training.settings import ChipSettings, TrainingSettings
 
 _LOG = logging.getLogger(__name__)
-_TILE_PX = 256
-# Context around a tile; more than the default network's effective reach.
-_HALO_PX = 32
 
 
 @dataclass(frozen=True)
@@ -60,6 +54,23 @@ class Trial:
     # Of each method, changes with all that its result depends on but the split and the labelled pixels; without keys
     # what is in the folder is taken for that of the same settings
     keys: Mapping[Method, str] = field(default_factory=dict)
+    # What else is made of the network of a fold: given it, the test pixels of each scene, and the folder of the fold
+    after: Callable[[ModelBundle, Sequence[LabelledPixels], Path], None] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class FoldResult:
+    """One method on one fold."""
+
+    method: Method  # One of METHODS
+    fold: int  # From 0
+    reference: NDArray[np.uint8]  # [pixel] class codes of the test pixels
+    predicted: NDArray[np.uint8]  # [pixel] class codes given; 0 where the scene is not valid
+    polygon: NDArray[np.int32]  # [pixel]
+    seconds: float  # Time to train and predict
+    seed: int = 0  # Of the folds
+    learned: int = 0  # Polygons that were learned from
+    not_valid: int = 0  # Test pixels that were taken out because no method could see them
 
 
 def cross_validate(
@@ -149,19 +160,9 @@ def _tidy(folder: Path) -> None:
 
 def predict_pixels(bundle: ModelBundle, source: Source, pixels: LabelledPixels) -> NDArray[np.uint8]:
     """Class codes uint8 [n] that a model gives to ``pixels``; 0 where the scene is not valid."""
-    network = bundle.network(fused=True)
-    tile_px, halo = whole_cells(bundle.specs, tile_px=_TILE_PX, halo_px=_HALO_PX)
+    logits, position = pixel_logits(bundle, source, pixels)
     codes = np.zeros(len(pixels), dtype=np.uint8)
-    with open_reader(source.select(bundle.bands)) as reader, torch.inference_mode():
-        for tile in reader.grid.tiles(tile_px):
-            position = pixels.within(tile)
-            if not len(position):
-                continue
-            raster = reader.read(tile.expand(halo))
-            x = bundle.preprocess(raster.values, raster.valid)[None].contiguous(memory_format=torch.channels_last)
-            rows, cols = pixels.row[position] - tile.row + halo, pixels.col[position] - tile.col + halo
-            index = network(x)[0].argmax(0).numpy()[rows, cols].astype(np.uint8)
-            codes[position] = np.where(raster.valid[rows, cols], bundle.scheme.index_to_code[index], 0)
+    codes[position] = bundle.scheme.index_to_code[logits.argmax(axis=1)]
     return codes
 
 
@@ -174,14 +175,12 @@ def _predict(
         pixels = {scene.source.id: scene.pixels for scene in scenes}
         index = choose_chips(pixels, settings=trial.chips, split=split, scheme=scheme, head=settings.head)
         found = fit(scenes, split, scheme, index=index, settings=settings, folder=folder, objects=trial.objects)
+        if trial.after is not None:
+            trial.after(found.bundle, test, folder)
         return np.concatenate(
             [predict_pixels(found.bundle, scene.source, part) for scene, part in zip(scenes, test, strict=True)]
         )
     sizes = NEIGHBOURHOODS if method == "forest_neighbourhood" else ()
     learned = learned_polygons(split, settings)
     forest = fit_forest(scenes, scheme, polygons=learned, sizes=sizes, trees=trial.trees, seed=settings.seed)
-    codes = []
-    for scene, part in zip(scenes, test, strict=True):
-        with open_reader(scene.source) as reader:
-            codes.append(forest.predict(reader, part))
-    return np.concatenate(codes)
+    return forest.predict_scenes(zip((scene.source for scene in scenes), test, strict=True))

@@ -38,17 +38,11 @@ _CALIBRATE, _BATCH = 64, 16
 
 @dataclass(frozen=True, eq=False)
 class FrozenFeatures:
-    """A frozen encoder that sees standardised chips.
+    """A frozen encoder that sees standardised chips."""
 
-    Attributes:
-        encoders: The pretrained encoders: side by side where there are several.
-        preprocess: How the chips are standardised.
-        factor: What the scene's values are multiplied with to be in the unit of the weights.
-    """
-
-    encoders: tuple[PretrainedEncoder, ...]
-    preprocess: Preprocess
-    factor: float = 1.0
+    encoders: tuple[PretrainedEncoder, ...]  # The pretrained encoders: side by side where there are several
+    preprocess: Preprocess  # How the chips are standardised
+    factor: float = 1.0  # What the scene's values are multiplied with to be in the unit of the weights
 
     @property
     def count(self) -> int:
@@ -115,10 +109,9 @@ class FrozenFeatures:
         return replace(found, scaling=(mean, std), units=())
 
     def _values(self, x: torch.Tensor) -> torch.Tensor:
-        """The scene's values of standardised channels; indices are left out."""
-        bands = len(self.preprocess.bands)
+        """The scene's values of standardised channels."""
         mean, std = (x.new_tensor(part)[:, None, None] for part in (self.preprocess.mean, self.preprocess.std))
-        return (x[:, :bands] * std[:bands] + mean[:bands]) * self.factor
+        return (x * std + mean) * self.factor
 
 
 def frozen_features(
@@ -142,15 +135,11 @@ def frozen_features(
     counts = sensor == "sentinel-2" and set(units) == {"DN"}
 
     def scaled(factor: float) -> FrozenFeatures | None:
-        bands = len(preprocess.bands)
         found = find_encoders(
-            preprocess.bands,
-            sensor=sensor,
-            level=level,
-            units=units if factor == 1 else (REFLECTANCE,) * bands,
-            weights=context.weights,
-            statistics=(_scaled(preprocess.mean[:bands], factor), _scaled(preprocess.std[:bands], factor)),
-        )
+            preprocess.bands, sensor=sensor, level=level,
+            units=units if factor == 1 else (REFLECTANCE,) * len(preprocess.bands), weights=context.weights,
+            statistics=(_scaled(preprocess.mean, factor), _scaled(preprocess.std, factor)),
+        )  # fmt: skip
         return FrozenFeatures(found, preprocess, factor) if found else None
 
     if not counts:

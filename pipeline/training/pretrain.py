@@ -42,21 +42,14 @@ _LEAST_VALID = 0.5
 
 @dataclass(frozen=True, eq=False)
 class Pretrained:
-    """An encoder that has seen the scenes.
+    """An encoder that has seen the scenes."""
 
-    Attributes:
-        tensors: Under torchvision's names.
-        preprocess: Its bands and their scaling.
-        history: Rows of the log: step, ``loss``, seconds.
-        settings: How it was trained.
-        baseline: Loss of giving every missing value its mean (0 after standardisation) on the first batch: what
-            nothing learned would score.
-    """
-
-    tensors: dict[str, torch.Tensor]
-    preprocess: Preprocess
-    history: list[dict[str, float]]
-    settings: PretrainSettings
+    tensors: dict[str, torch.Tensor]  # Under torchvision's names
+    preprocess: Preprocess  # Its bands and their scaling
+    history: list[dict[str, float]]  # Rows of the log: step, ``loss``, seconds
+    settings: PretrainSettings  # How it was trained
+    # Loss of giving every missing value its mean (0 after standardisation) on the first batch: what nothing learned
+    # would score
     baseline: float
 
 
@@ -199,9 +192,5 @@ def _statistics(rasters: Sequence[Raster]) -> Preprocess:
 def _encoder_tensors(network: Network) -> dict[str, torch.Tensor]:
     if network.encoder is None:
         raise ModelError("a network without encoder cannot be pretrained", fix="choose an encoder")
-    vgg = network.spec.encoder.startswith("vgg")
-    tensors = {}
-    for name, value in network.encoder.state_dict().items():
-        plain = name.split(".", 2)[2]
-        tensors[f"features.{plain}" if vgg else plain] = value.detach().cpu().contiguous()
-    return tensors
+    state = network.encoder.state_dict()
+    return {name.split(".", 2)[2]: value.detach().cpu().contiguous() for name, value in state.items()}

@@ -26,9 +26,7 @@ WEIGHT_SUFFIXES = frozenset({".pth", ".pt", ".ckpt", ".bin", ".safetensors", ".t
 # A guess: from random weights it made no set better (docs/learning.md).
 UNJUDGED_SHARE = 0.15
 
-Encoder = Literal[
-    "resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "vgg11_bn", "vgg13_bn", "vgg16_bn", "vgg19_bn"
-]
+Encoder = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
 
 
 class ChipSettings(Settings):

@@ -24,27 +24,16 @@ _SAMPLE = 100_000
 
 @dataclass(frozen=True, eq=False)
 class BandStatistics:
-    """Statistics of each band over ``n`` valid pixels; float64 [band], in the raster's unit.
+    """Statistics of each band over ``n`` valid pixels; float64 [band], in the raster's unit."""
 
-    Attributes:
-        bands: Names.
-        n: Number of pixels.
-        mean: Mean.
-        std: Standard deviation (population).
-        p02: 2nd percentile.
-        p98: 98th percentile.
-        min: Smallest value.
-        max: Largest value.
-    """
-
-    bands: tuple[str, ...]
-    n: int
-    mean: NDArray[np.float64]
-    std: NDArray[np.float64]
-    p02: NDArray[np.float64]
-    p98: NDArray[np.float64]
-    min: NDArray[np.float64]
-    max: NDArray[np.float64]
+    bands: tuple[str, ...]  # Names
+    n: int  # Number of pixels
+    mean: NDArray[np.float64]  # Mean
+    std: NDArray[np.float64]  # Standard deviation (population)
+    p02: NDArray[np.float64]  # 2nd percentile
+    p98: NDArray[np.float64]  # 98th percentile
+    min: NDArray[np.float64]  # Smallest value
+    max: NDArray[np.float64]  # Largest value
 
     def to_json(self) -> dict[str, object]:
         """JSON-ready dictionary."""

@@ -49,14 +49,9 @@ class Watch(lightning.Callback):
     """
 
     def __init__(
-        self,
-        stage: str,
-        *,
-        steps: int,
-        column: str = "loss",
-        progress: Callable[[str, int, int], None] | None = None,
-        job: str = "",
-    ) -> None:
+        self, stage: str,
+        *, steps: int, column: str = "loss", progress: Callable[[str, int, int], None] | None = None, job: str = "",
+    ) -> None:  # fmt: skip
         """Watch one training.
 
         Args:
@@ -117,14 +112,9 @@ class TimeLimit(Timer):
 
 
 def run_trainer(
-    learner: lightning.LightningModule,
-    *loaders: Any,
-    watch: Watch,
-    deadline: Deadline,
-    callbacks: tuple[lightning.Callback, ...] = (),
-    resume: dict[str, Any] | None = None,
-    **options: Any,
-) -> lightning.Trainer:
+    learner: lightning.LightningModule, *loaders: Any, watch: Watch, deadline: Deadline,
+    callbacks: tuple[lightning.Callback, ...] = (), resume: dict[str, Any] | None = None, **options: Any,
+) -> lightning.Trainer:  # fmt: skip
     """Run ``trainer.fit`` until the last step or the deadline; an interruption leaves it as the one that it was.
 
     Lightning ignores SIGINT from then on and exits with status 1: callers could not tell it from a failure.

@@ -50,17 +50,11 @@ _PREDICT = 65_536
 
 @dataclass(frozen=True, eq=False)
 class SoftLabels:
-    """Probabilities that the mixture gives pixels spread over all chips.
+    """Probabilities that the mixture gives pixels spread over all chips."""
 
-    Attributes:
-        features: float32 [pixel, feature].
-        target: Probabilities, float32 [pixel, class].
-        where: Where the pixels lie, bool [chip, row, col] without margin; pixels in this order.
-    """
-
-    features: torch.Tensor
-    target: torch.Tensor
-    where: torch.Tensor
+    features: torch.Tensor  # float32 [pixel, feature]
+    target: torch.Tensor  # Probabilities, float32 [pixel, class]
+    where: torch.Tensor  # Where the pixels lie, bool [chip, row, col] without margin; pixels in this order
 
     def dense(self) -> torch.Tensor:
         """Probabilities float16 [chip, class, row, col], 0 where there are none."""
@@ -72,41 +66,26 @@ class SoftLabels:
 
 @dataclass(frozen=True, eq=False)
 class TrainingSet:
-    """Training set of the networks: labels, features, soft labels.
+    """Training set of the networks: labels, features, soft labels."""
 
-    Attributes:
-        index: Network index of the class, uint8 [chip, row, col]; IGNORE_INDEX where unlabelled.
-        table: The labelled pixels, with features.
-        target: What the network of pixels learns of them: the mixture's probabilities, or without experts the labels,
-            float32 [pixel, class].
-        mixture: The experts; None where they are off.
-        soft: Soft labels; of no pixel where experts are off.
-        context_soft: Soft labels of the network with context: of the expert with a pretrained encoder where it has a
-            share, else the same.
-        probe: The classifier of the encoder's columns and the surroundings; None without an encoder.
-    """
-
-    index: torch.Tensor
-    table: PixelTable
+    index: torch.Tensor  # Network index of the class, uint8 [chip, row, col]; IGNORE_INDEX where unlabelled
+    table: PixelTable  # The labelled pixels, with features
+    # What the network of pixels learns of them: the mixture's probabilities, or without experts the labels, float32
+    # [pixel, class]
     target: NDArray[np.float32]
-    mixture: Mixture | None
-    soft: SoftLabels
+    mixture: Mixture | None  # The experts; None where they are off
+    soft: SoftLabels  # Soft labels; of no pixel where experts are off
+    # Soft labels of the network with context: of the expert with a pretrained encoder where it has a share, else the
+    # same
     context_soft: SoftLabels
-    probe: Model | None = None
+    probe: Model | None = None  # The classifier of the encoder's columns and the surroundings; None without an encoder
 
 
 def training_set(
     chips: ChipSet,
-    *,
-    ids: NDArray[np.int32],
-    split: Split,
-    classes: int,
-    settings: TrainingSettings,
-    deadline: Deadline,
-    frozen: FrozenFeatures | None = None,
-    judged: bool = True,
-    progress: Callable[[str, int, int], None] | None = None,
-) -> TrainingSet:
+    *, ids: NDArray[np.int32], split: Split, classes: int, settings: TrainingSettings, deadline: Deadline,
+    frozen: FrozenFeatures | None = None, judged: bool = True, progress: Callable[[str, int, int], None] | None = None,
+) -> TrainingSet:  # fmt: skip
     """Labels of the polygons ``ids``; experts learn them and give soft labels to pixels all over the chips.
 
     Args:
@@ -136,16 +115,10 @@ def training_set(
         none = SoftLabels(torch.zeros((0, table.features.shape[1] - table.encoder)), torch.zeros((0, classes)), nowhere)
         return TrainingSet(index, table, np.eye(classes, dtype=np.float32)[table.index], None, none, none, alone())
     mixture = fit_mixture(
-        table,
-        classes=classes,
-        group_of=split.block_of,
-        trees=settings.experts.trees,
-        seed=settings.seed,
-        known=[expert for expert in EXPERTS if judged or not expert.encoder],
-        rarer=RARER,
-        deadline=deadline,
+        table, classes=classes, group_of=split.block_of, trees=settings.experts.trees, seed=settings.seed,
+        known=[expert for expert in EXPERTS if judged or not expert.encoder], rarer=RARER, deadline=deadline,
         progress=progress,
-    )
+    )  # fmt: skip
     plain, encoder = mixture.parts()
     if encoder is not None and not settings.pixels.enabled:
         encoder = mixture
@@ -200,14 +173,9 @@ def _layers(chips: ChipSet, chip: int, frozen: FrozenFeatures | None) -> torch.T
 
 
 def soft_labels(
-    mixtures: Sequence[Mixture],
-    chips: ChipSet,
-    *,
-    pixels: int,
-    seed: int,
-    deadline: Deadline,
-    frozen: FrozenFeatures | None = None,
-) -> list[SoftLabels]:
+    mixtures: Sequence[Mixture], chips: ChipSet,
+    *, pixels: int, seed: int, deadline: Deadline, frozen: FrozenFeatures | None = None,
+) -> list[SoftLabels]:  # fmt: skip
     """Probabilities of each mixture for about ``pixels`` valid pixels, spread evenly over all chips, none twice.
 
     After the deadline the chips that are left get none.

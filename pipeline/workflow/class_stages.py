@@ -35,7 +35,6 @@ from pipeline.legend import NODATA
 from pipeline.model.bundle import ModelBundle, load_bundle, save_bundle
 from pipeline.model.checks import check_source, histograms_of, sample_values
 from pipeline.process import give_back, reset_peak
-from pipeline.scenes.reader import open_reader
 from pipeline.splits.split import Part
 from pipeline.training.chip_index import read_index
 from pipeline.training.fit import fit
@@ -55,16 +54,9 @@ def train(given: StageRun) -> list[Path]:
     """Learn from the chips of ``chips/index.parquet``; write ``model/model.safetensors`` and ``training.csv``."""
     job = given.job
     result = fit(
-        job.training_scenes,
-        job.split,
-        job.scheme,
-        index=read_index(job.index_path),
-        settings=job.config.training,
-        folder=job.model_path.parent,
-        objects=job.object_indices,
-        resume=given.resume,
-        progress=given.progress,
-    )
+        job.training_scenes, job.split, job.scheme, index=read_index(job.index_path), settings=job.config.training,
+        folder=job.model_path.parent, objects=job.object_indices, resume=given.resume, progress=given.progress,
+    )  # fmt: skip
     given.facts.update({f"{step}_s": round(seconds, 1) for step, seconds in result.seconds.items()})
     bundle = with_judgement(result.bundle, job, out_of_fold=result.out_of_fold)
     bundle = with_inputs(bundle, job)
@@ -281,11 +273,7 @@ def _forest(job: Job, sizes: tuple[int, ...]) -> NDArray[np.uint8]:
         job.training_scenes, job.scheme, polygons=polygons, sizes=sizes, trees=job.config.assessment.forest_trees,
         seed=job.config.training.seed,
     )  # fmt: skip
-    codes = []
-    for number, pixels in job.test_pixels:
-        with open_reader(job.sources[number]) as reader:
-            codes.append(forest.predict(reader, pixels))
-    return _joined(codes)
+    return forest.predict_scenes((job.sources[number], pixels) for number, pixels in job.test_pixels)
 
 
 def _joined(parts: list[NDArray[Any]]) -> NDArray[Any]:

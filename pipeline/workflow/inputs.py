@@ -141,17 +141,11 @@ def open_labels(config: Config, sources: Callable[[], Sequence[Source]]) -> Labe
         )  # fmt: skip
     else:
         labels = read_labels(
-            Path(section.path),
-            field=section.field,
-            only=_only_class(config),
-            scheme=listed,
-            layer=section.layer,
-            encoding=section.encoding,
-            aliases=section.aliases,
+            Path(section.path), field=section.field, only=_only_class(config), scheme=listed, layer=section.layer,
+            encoding=section.encoding, aliases=section.aliases,
             points=section.point_radius_m is not None or section.point_window_px is not None,
-            point_radius_m=section.point_radius_m or 0.0,
-            also=section.also,
-        )
+            point_radius_m=section.point_radius_m or 0.0, also=section.also,
+        )  # fmt: skip
     labels = buffer_polygons(labels, buffer_m)
     if section.complete:
         area = section.complete if isinstance(section.complete, str) else None

@@ -261,15 +261,10 @@ class Job:
             settings = self.config.split
             return group_split(self.labelled, self.groups, fractions=settings.fractions, seed=settings.seed)
         return split_blocks(
-            self.labelled,
-            block_m=self.block_m,
-            buffer_m=self.buffer_m,
-            fractions=self.config.split.fractions,
-            seed=self.config.split.seed,
-            scheme=self.scheme,
-            without_validation=self.config.training.without_validation,
+            self.labelled, block_m=self.block_m, buffer_m=self.buffer_m, fractions=self.config.split.fractions,
+            seed=self.config.split.seed, scheme=self.scheme, without_validation=self.config.training.without_validation,
             groups=self.groups,
-        )
+        )  # fmt: skip
 
     @property
     def test_pixels(self) -> list[tuple[int, LabelledPixels]]:

@@ -228,7 +228,7 @@ def show_weights(
     return Outcome(
         summary=_facts_text(facts),
         tables=(Table("bands of the scene", ("band", "starts from", ""), rows),) if wanted else (),
-        hint=f"use: training: {{encoder: {facts['encoder']}, weights: {facts['name']}}}",
+        hint=f"use: training: {{context: {{weights: {facts['name']}}}}}",
         data={"weights": facts},
     )
 
@@ -250,7 +250,7 @@ def get_weights(name: str, *, encoder: str = "resnet18", progress: Progress = no
         f"\n  licence       {record.licence or 'not known'}\n  about         {record.about}\n"
         f"  source        {record.source or record.url}\n  sha256        {facts['sha256']}",
         written=(record.cache,),
-        hint=f"use: training: {{encoder: {record.architecture}, weights: {record.name}}}",
+        hint=f"use: training: {{context: {{weights: {record.name}}}}}",
         data={"weights": facts},
     )
 

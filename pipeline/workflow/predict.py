@@ -216,16 +216,11 @@ def mapping_outcome(maps: Sequence[MapFiles], *, mosaic: Path | None, failed: Se
         for item in maps
         if not item.unchanged
     )
-    seams = {item.name: item.seam for item in maps if item.seam}
     qgis = ("open the _lc.tif in QGIS: names and colours come with it",)
     tables = [Table("mapping", ("scene", "Mpx", "Mpx/s", "engine", "type"), rates)] if rates else []
     # A column per scene is for some; of many scenes the areas are in the JSON and in the maps.
     if 0 < len(maps) <= SCENES_SHOWN:
         tables.insert(0, Table("mapped area (ha)", ("class", *(item.name for item in maps)), tuple(areas)))
-    if seams:
-        heads = ("scene", *next(iter(seams.values())))
-        rows = tuple((name, *(f"{value:.4g}" for value in figures.values())) for name, figures in seams.items())
-        tables.append(Table("seams: disagreement along tile borders against the interior", heads, rows))
     return Outcome(
         summary=_summary(mapped=len(rates), unchanged=len(maps) - len(rates), failed=len(failed)),
         written=(*(path for item in maps for path in item.files), *([mosaic] if mosaic else [])),
@@ -242,7 +237,6 @@ def mapping_outcome(maps: Sequence[MapFiles], *, mosaic: Path | None, failed: Se
                     "area_ha": dict(zip(names, item.counts.area_ha, strict=True)),
                     "mapped_share": item.counts.mapped_share,
                     "plan": item.plan,
-                    "seam": item.seam,
                 }
                 for item in maps
             ]

@@ -23,6 +23,7 @@ from pipeline.maps.vrt import SceneView, write_groups, write_mosaic, write_scene
 from pipeline.model.describe import describe
 from pipeline.runs import environment
 from pipeline.scenes.scene import Scene, Source
+from pipeline.training.settings import NO_WEIGHTS
 from pipeline.workflow.inputs import LISTED_LEVEL, groups_of
 from pipeline.workflow.job import AUDIT, FEATURES, Job
 
@@ -47,17 +48,13 @@ def write_qgis_project(job: Job) -> Path:
     mosaic = _mosaic(job, [layer.files.class_map for layer in layers])
     chips = next((source.id for source, pixels in zip(job.sources, job.pixels, strict=True) if len(pixels)), None)
     write_project(
-        target,
-        layers,
-        scheme=job.scheme,
+        target, layers, scheme=job.scheme,
         labels=label_layer(job.labels_path, attribute="class", scheme=job.scheme, layer="labels"),
         chips=split_layer(job.chips_folder / "chips.gpkg", layer=chips) if chips else None,
-        findings=_findings(job.folder),
-        mosaic=mosaic,
-        title=f"{job.quantity.title if job.quantity else 'Land cover'}: {job.config.name}",
-        sources=_sources(job),
+        findings=_findings(job.folder), mosaic=mosaic,
+        title=f"{job.quantity.title if job.quantity else 'Land cover'}: {job.config.name}", sources=_sources(job),
         overwrite=True,
-    )
+    )  # fmt: skip
     return target
 
 
@@ -158,21 +155,24 @@ def _map_item(job: Job, source: Source, *, model: str) -> MapItem:
 def _model_item(job: Job, until: datetime) -> ModelItem:
     about = describe(job.model_path)
     scaling = about["preprocess"]
-    bands = tuple(scaling["bands"])
+    made = about["provenance"]
+    context, settings = made.get("context", {}), made.get("settings", {})
+    learned = context.get("share") and settings.get("context", {}).get("weights") != NO_WEIGHTS
     return ModelItem(
         id=f"{job.config.name}-model",
         path=job.model_path,
         architecture="; ".join(_architecture(spec) for spec in about["specs"]),
         scheme=job.scheme,
-        bands=bands,
-        mean=tuple(scaling["mean"][: len(bands)]),
-        std=tuple(scaling["std"][: len(bands)]),
+        bands=tuple(scaling["bands"]),
+        mean=tuple(scaling["mean"]),
+        std=tuple(scaling["std"]),
         units=tuple(about["units"]),
         bbox=_bbox(about.get("footprint")),
         until=until,
         parameters=about["weights"],
-        framework_version=about["provenance"].get("versions", {}).get("torch", ""),
-        hyperparameters=about["provenance"].get("settings", {}),
+        framework_version=made.get("versions", {}).get("torch", ""),
+        pretrained_source=context.get("encoder") if learned else None,
+        hyperparameters=settings,
     )
 
 

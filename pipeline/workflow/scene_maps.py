@@ -6,7 +6,7 @@ The record says whether a scene's maps are being written, or were by the same co
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from pipeline.maps.geotiff import write_class_map, write_percent, write_values
 from pipeline.maps.pixels import ClassCounts, PixelRows, row_bands
 from pipeline.maps.style import CONFIDENCE, ENTROPY, MARGIN
 from pipeline.process import give_back
+from pipeline.runs import Stamp
 from pipeline.scenes.ledger import kept_ledger, source_ledger
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class MapRecord:
         if found.get("state") != "done":
             return None
         folder = self.path.parent.parent
-        same = all(stamp_of(folder / name) == stamp for name, stamp in found["files"].items())
+        same = all(Stamp(**stamp).fits(folder / name) for name, stamp in found["files"].items())
         result: dict[str, Any] | None = found["result"] if same else None
         return result
 
@@ -63,7 +64,7 @@ class MapRecord:
     def end(self, files: Sequence[Path], result: dict[str, Any]) -> None:
         """Note that they have been."""
         folder = self.path.parent.parent
-        stamps = {str(file.relative_to(folder)): stamp_of(file) for file in files}
+        stamps = {str(file.relative_to(folder)): Stamp.of(file).model_dump() for file in files}
         write_json(self.path, {"key": self.key, "state": "done", "files": stamps, "result": result})
 
     def _read(self) -> dict[str, Any]:
@@ -72,15 +73,6 @@ class MapRecord:
         except InputError:
             return {}
         return found if isinstance(found, dict) and found.get("key") == self.key else {}
-
-
-def stamp_of(path: Path) -> list[int]:
-    """Size and time of change; empty where there is no such file."""
-    try:
-        stat = path.stat()
-    except OSError:
-        return []
-    return [stat.st_size, stat.st_mtime_ns]
 
 
 @dataclass(frozen=True)
@@ -93,7 +85,6 @@ class MapFiles:
     counts: ClassCounts  # Pixels and area of each class
     figures: dict[str, float]  # What mapping took
     plan: dict[str, Any]  # What was decided before it
-    seam: dict[str, float] | None = None  # Disagreement along tile borders against the interior, where it was asked for
     sets: str = ""  # How class sets were checked, in words
     unchanged: bool = False  # The same command had written it before
 
@@ -105,7 +96,7 @@ class MapFiles:
     def to_json(self) -> dict[str, Any]:
         """JSON-ready, without files and legend, which the command that wrote them knows."""
         counts = {"pixels": self.counts.pixels, "area_ha": self.counts.area_ha, "nodata": self.counts.nodata_pixels}
-        return {"counts": counts, "figures": self.figures, "plan": self.plan, "seam": self.seam, "sets": self.sets}
+        return {"counts": counts, "figures": self.figures, "plan": self.plan, "sets": self.sets}
 
 
 @dataclass(frozen=True)
@@ -237,7 +228,7 @@ def map_scene(
             products.write_polygons(codes)
         if settings.objects.classes:
             products.write_objects(codes)
-        known = {"figures": prediction.figures, "plan": prediction.plan.to_json(), "seam": products.seam()}
+        known = {"figures": prediction.figures, "plan": prediction.plan.to_json()}
         files = order.files(source, counts, **known, sets=products.write_sets())
         from pipeline.maps.look import write_quicklook  # matplotlib's memory is not wanted while mapping
 
@@ -338,16 +329,6 @@ class _Products:
         found = find_objects(codes, grid=grid, scheme=scheme, settings=settings, confidence=confidence, scratch=scratch)
         write_objects(self.order.objects(self.source), object_frame(found, crs=grid.crs, scheme=scheme), scheme=scheme)
 
-    def seam(self) -> dict[str, float] | None:
-        """Disagreement along tile borders against the interior, where it is asked for."""
-        if not self.order.settings.seam_figure:
-            return None
-        from pipeline.inference.seams import seam_figure
-
-        again = self.order.work(self.source).with_name(f"{self.source.id}-shifted")
-        found = seam_figure(self.bundle, self.source, self.prediction, out=again, settings=self.order.settings)
-        return asdict(found)
-
     def write_sets(self) -> str:
         """Write the class sets, if they were asked for; how they were checked, in words."""
         level, probabilities = self.order.settings.sets, self.prediction.probabilities
@@ -392,10 +373,12 @@ def write_mosaic_map(maps: Sequence[MapFiles], sources: Sequence[Source], order:
     from pipeline.inference.mosaic import MapFile, join_maps, target_grid
 
     target = folder / MOSAIC
-    rule = {"rule": settings.mosaic, "crs": settings.mosaic_crs, "pixel": settings.mosaic_pixel}
-    record = MapRecord(folder / WORK / MOSAIC_RECORD, hash_of([rule, [item.class_map.name for item in maps]]))
-    stamps, found = [stamp_of(item.class_map) for item in maps], record.result()
-    if found is not None and found["maps"] == stamps:
+    made_of = [item.class_map for item in maps]
+    tag = {"rule": settings.mosaic, "maps": [path.name for path in made_of]}
+    about = tag | {"crs": settings.mosaic_crs, "pixel": settings.mosaic_pixel}
+    record = MapRecord(folder / WORK / MOSAIC_RECORD, hash_of(about))
+    found = record.result()
+    if found and all(Stamp(**stamp).fits(path) for stamp, path in zip(found["maps"], made_of, strict=True)):
         return target
     overwrite = order.overwrite or record.is_own()
     files = [
@@ -405,7 +388,7 @@ def write_mosaic_map(maps: Sequence[MapFiles], sources: Sequence[Source], order:
     crs = CRS.from_user_input(settings.mosaic_crs) if settings.mosaic_crs else None
     grid = target_grid(files, crs=crs, pixel_size=settings.mosaic_pixel)
     check_target(target, overwrite=overwrite)
-    tags = {"LANDCOVER_MOSAIC": {"rule": settings.mosaic, "maps": [item.class_map.name for item in maps]}}
+    tags = {"LANDCOVER_MOSAIC": tag}
     joined = join_maps(files, grid=grid, rule=settings.mosaic, out=folder / WORK)
     try:
         check_target(target, overwrite=overwrite)  # again: once the record says "writing", what is there is our own
@@ -413,5 +396,5 @@ def write_mosaic_map(maps: Sequence[MapFiles], sources: Sequence[Source], order:
         write_class_map(target, joined.codes, grid=grid, scheme=maps[0].counts.scheme, tags=tags, overwrite=overwrite)
     finally:
         joined.remove()
-    record.end([target], {"maps": stamps})
+    record.end([target], {"maps": [Stamp.of(path).model_dump() for path in made_of]})
     return target

@@ -70,19 +70,14 @@ def gather(job: Job, *, features: Features | None) -> ReportData:
     folder, judged, common = job.folder, _judged(job), common_data(job)
     accuracy = read_json(folder / ACCURACY)
     return replace(
-        common,
-        objects=objects_views(job, common.views, accuracy) if job.object_codes else (),
+        common, objects=objects_views(job, common.views, accuracy) if job.object_codes else (),
         scores=tuple(_score(item, job.scheme.names) for item in (accuracy, *accuracy["baselines"])),
-        full_reference=_full_reference(folder / FULL_REFERENCE),
-        ahead=accuracy.get("ahead", ""),
-        sampling=SAMPLING,
-        learning=_learning(folder / LEARNING_CURVE),
-        features=features,
+        full_reference=_full_reference(folder / FULL_REFERENCE), ahead=accuracy.get("ahead", ""), sampling=SAMPLING,
+        learning=_learning(folder / LEARNING_CURVE), features=features,
         reliability=_reliability(accuracy.get("calibration"), "after"),
         uncalibrated=_reliability(accuracy.get("calibration"), "before"),
-        failures=_failures(accuracy["where_it_fails"]["scenes"]),
-        examples=_examples(job, judged),
-    )
+        failures=_failures(accuracy["where_it_fails"]["scenes"]), examples=_examples(job, judged),
+    )  # fmt: skip
 
 
 def common_data(job: Job) -> ReportData:

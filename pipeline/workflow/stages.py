@@ -269,12 +269,9 @@ def _check_weights(job: Job) -> None:
         return
     size = len(source.band_names)
     build_networks(
-        job.config.training,
-        classes=len(job.scheme),
-        chip_px=job.config.chips.size_px,
-        preprocess=Preprocess(source.band_names, (0.0,) * size, (1.0,) * size),
-        units=source.units,
-    )
+        job.config.training, classes=len(job.scheme), chip_px=job.config.chips.size_px,
+        preprocess=Preprocess(source.band_names, (0.0,) * size, (1.0,) * size), units=source.units,
+    )  # fmt: skip
 
 
 def _check_areas(job: Job) -> None:

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from pipeline.config import load_config
+from pipeline.config import is_forecast_job, load_config
 from pipeline.errors import ConfigError, InputError, PipelineError, SceneWarning, counted
+from pipeline.forecast.settings import FACTS, run_folder
 from pipeline.process import need_package
-from pipeline.runs import RESOLVED, RunFolder
+from pipeline.runs import RESOLVED
 from pipeline.scenes.opening import open_scene
 from pipeline.view.answers import Answers, Basemap, ViewedMap, open_viewed
 from pipeline.view.server import ViewServer
@@ -21,7 +22,7 @@ from pipeline.workflow.outcome import Outcome
 if TYPE_CHECKING:
     from pipeline.scenes.scene import Source
 
-_SUFFIX = "_lc"
+_SUFFIX, _VALUES = "_lc", "_value"
 _PLACES = ("{z}", "{x}", "{y}")
 
 
@@ -31,9 +32,9 @@ def open_viewer(
 ) -> tuple[ViewServer, Outcome]:  # fmt: skip
     """A server that listens and has still to be run, and the outcome.
 
-    ``paths`` are run folders, folders of maps, configurations of runs, or class maps; ``scenes`` those of maps that do
-    not know theirs, one for all of them or one per map. ``basemap`` has {z}, {x} and {y}; without ``credit`` its host
-    is named.
+    ``paths`` are run folders, folders of maps or forecasts, configurations of runs, or maps; ``scenes`` those of
+    maps that do not know theirs, one for all of them or one per map. ``basemap`` has {z}, {x} and {y}; without
+    ``credit`` its host is named.
 
     Raises:
         ConfigError: options that do not fit, or rio-tiler is not installed.
@@ -45,13 +46,9 @@ def open_viewer(
     maps = gather_maps(paths, scenes=scenes)
     title = ", ".join(dict.fromkeys(_title(path) for path in paths))
     server = ViewServer(Answers(maps, title=title, basemap=background), port=port)
-    mapped = [item.layers[0].path for item in maps]
-    values = next((f for path in mapped if (f := path.with_name(f"{_stem(path)}_value.tif")).exists()), None)
-    classes = f"of continuous maps the value classes are shown; for the values open {values} in QGIS\n"
     outcome = Outcome(
         summary=f"{counted(len(maps), 'map')} at {server.url}",
-        hint=f"{classes if values else ''}only this machine can open this address, and only while this command runs; "
-        "Ctrl-C ends it",
+        hint="only this machine can open this address, and only while this command runs; Ctrl-C ends it",
         data={"url": server.url, "port": server.port, "maps": [item.name for item in maps]},
     )
     return server, outcome
@@ -78,17 +75,18 @@ def gather_maps(paths: Sequence[Path], *, scenes: Sequence[str] = ()) -> tuple[V
         if run not in known:
             known[run] = {} if given else run_scenes(run)
         scene = given[number % len(given)] if given else known[run].get(_stem(file))
-        found.append(open_viewed(file, name=name, scene=scene))
+        # Steps of a forecast are shown in the same colours.
+        alike = [other for _, other in files if other.parent == file.parent] if _is_forecast(file.parent) else []
+        found.append(open_viewed(file, name=name, scene=scene, alike=alike))
     return tuple(found)
 
 
 def run_scenes(run: Path) -> dict[str, Source]:
     """The scenes of a run by name; none, with a warning, where its configuration or they are gone."""
-    config = _config_of(run)
-    if config is None:
+    if not (run / RESOLVED).exists():
         return {}
     try:
-        return {source.id: source for source in open_sources(load_config(config), make=False)}
+        return {source.id: source for source in open_sources(load_config(run / RESOLVED), make=False)}
     except PipelineError as err:
         warnings.warn(f"the scenes of {run} are not shown: {err}", SceneWarning, stacklevel=2)
         return {}
@@ -113,15 +111,23 @@ def check_basemap(url: str | None, credit: str | None) -> Basemap | None:
 
 
 def _map_files(path: Path) -> list[Path]:
-    """The class maps that a path stands for."""
+    """The maps that a path stands for; of a map of values its classes, which lie beside it."""
     if path.suffix.lower() in {".yaml", ".yml"}:
-        path = Path(load_config(path).output)
+        path = run_folder(path) if is_forecast_job(path) else Path(load_config(path).output)
     if not path.is_dir():
-        return [path]
+        classes = path.with_name(f"{path.stem.removesuffix(_VALUES)}{_SUFFIX}.tif")
+        return [classes if path.stem.endswith(_VALUES) and classes.exists() else path]
     for folder in (path / "maps", path):
         if found := sorted(folder.glob(f"*{_SUFFIX}.tif")):
             return found
-    raise InputError("no maps in the folder", path=path, expected="maps/*_lc.tif", fix="map first: landcover run")
+    if _is_forecast(path) and (steps := sorted(path.glob("*.tif"))):
+        return steps
+    expected = f"maps/*_lc.tif, or a {FACTS}"
+    raise InputError("no maps in the folder", path=path, expected=expected, fix="map first: landcover run")
+
+
+def _is_forecast(folder: Path) -> bool:
+    return (folder / FACTS).is_file()
 
 
 def _stem(file: Path) -> str:
@@ -132,18 +138,6 @@ def _run_of(file: Path) -> Path:
     """The run folder that a map would lie in."""
     folder = file.resolve().parent
     return folder.parent if folder.name == "maps" else folder
-
-
-def _config_of(run: Path) -> Path | None:
-    """The settings of a run: those it resolved, else the file its record names, beside the folder."""
-    if (run / RESOLVED).exists():
-        return run / RESOLVED
-    if not (run / "run.json").exists():
-        return None
-    named = run.parent / Path(str(RunFolder(run).record().get("config", "none"))).name
-    if not named.is_file() or Path(load_config(named).output).resolve() != run.resolve():
-        return None
-    return named
 
 
 def _names(files: Sequence[tuple[Path, Path]]) -> list[str]:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pipeline.accuracy.sample_allocation import allocate, sample_size
 from pipeline.accuracy.sample_design import read_design, write_design
 from pipeline.accuracy.sample_strata import ChangeStrata, MapStrata, PolygonStrata, RasterStrata
-from pipeline.errors import ReferenceDataError
+from pipeline.errors import ConfigError, ReferenceDataError
 from pipeline.grid import Grid
 from tests.accuracy.maps import SCHEME, UTM, draw, patchy, spoil, write_map
 from tests.accuracy.published import OLOFSSON_PIXELS
@@ -113,16 +113,9 @@ class TestStratified:
         assert len(design) == pytest.approx((0.4 / 0.03) ** 2, abs=2)
         assert "0.03" in design.allocation
 
-    def test_units_keep_their_distance(self, map_path):
-        design = draw(map_path, size=80, minimum_distance_m=120, seed=5)
-        x, y = design.xy
-        gap = np.hypot(x[:, None] - x, y[:, None] - y)[~np.eye(80, dtype=bool)]
-        assert gap.min() >= 120
-        assert any("120 m apart" in note for note in design.notes)
-
-    def test_a_distance_that_cannot_be_kept_is_refused(self, map_path):
-        with pytest.raises(ReferenceDataError, match="minimum distance"):
-            draw(map_path, size=150, minimum_distance_m=900)
+    def test_a_least_distance_is_refused_with_what_to_do(self, map_path):
+        with pytest.raises(ConfigError, match=r"minimum_distance_m' went; .*systematic"):
+            draw(map_path, size=80, minimum_distance_m=120)
 
 
 class TestOtherStrata:

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from sklearn.ensemble import RandomForestClassifier
 
+from pipeline.diagnostics.fold_figures import figures
 from pipeline.experts.experts import PixelTable, probabilities_of, seen
 from pipeline.experts.forest import cores
 from pipeline.experts.mixture import RARER, Mixture, fit_mixture
@@ -33,7 +34,6 @@ from pipeline.model.surroundings import surroundings
 from pipeline.scenes.reader import open_reader
 from pipeline.splits.folds import FoldPlan, scenes_for_folds
 from pipeline.splits.split import Part
-from pipeline.training.fold_figures import figures
 from pipeline.training.settings import TrainingSettings, learned_polygons
 from pipeline.training.training_set import PER_POLYGON
 from pipeline.workflow.job import Job

@@ -26,7 +26,6 @@ from pipeline.inference.engine import Choice, fast_bfloat16
 from pipeline.inference.measure import class_agreement, sample_of
 from pipeline.inference.plan import engine_of, total_stride_px
 from pipeline.inference.predict import predict_scene
-from pipeline.inference.seams import seam_figure
 from pipeline.inference.settings import MapSettings
 from pipeline.model.bundle import ModelBundle, save_bundle
 from pipeline.scenes.scene import Scene
@@ -114,7 +113,7 @@ def torchgeo(scene: str, out: str) -> None:
 
 
 def agreements(bundle: ModelBundle, scene: Scene, folder: Path) -> dict[str, float]:
-    """Shares of pixels with the same class under other settings, and the seam figure."""
+    """Shares of pixels with the same class under other settings."""
     asked = MapSettings(dtype="float32", device="cpu", tile_px=256)
 
     def codes(name: str, **changes: object) -> np.ndarray:
@@ -123,23 +122,20 @@ def agreements(bundle: ModelBundle, scene: Scene, folder: Path) -> dict[str, flo
             return mapped.codes.read(scene.grid.window)
 
     first = codes("first")
-    figures = {
+    return {
         "agreement_tile_384": float((codes("tile", tile_px=384) == first).mean()),
         "agreement_batch_3": float((codes("batch", batch=3) == first).mean()),
         "identical_again": float(_identical(bundle, scene, folder, asked)),
         "accuracy_of_codes": float((first == pixels(scene.grid.window)[1] + 1).mean()),
         "valid_share": float((first != 0).mean()),
     }
-    with predict_scene(bundle, scene, out=folder / "first", settings=asked) as mapped:
-        seams = seam_figure(bundle, scene, mapped, out=folder / "seams", settings=asked)
-    return figures | {"seam": seams.seam, "seam_noise": seams.noise, "agreement_shifted_tiles": seams.agreement}
 
 
 def _identical(bundle: ModelBundle, scene: Scene, folder: Path, asked: MapSettings) -> bool:
     """Whether two runs from the start, in two folders, leave the same bytes in every store."""
     made = []
     for name in ("one", "two"):
-        with predict_scene(bundle, scene, out=folder / name, settings=asked, fresh=True) as mapped:
+        with predict_scene(bundle, scene, out=folder / name, settings=asked) as mapped:
             made.append({layer: store.path.read_bytes() for layer, store in mapped.layers.items()})
     return made[0] == made[1]
 

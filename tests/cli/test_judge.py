@@ -32,11 +32,16 @@ def folder(tmp_path_factory) -> Path:
 def draw(folder: Path, name: str, *options: str, on: str = "map.tif") -> None:
     """Draw a sample and fill it in."""
     assert main(["design", str(folder / on), "-o", str(folder / f"{name}.gpkg"), "--quiet", *options]) == 0
-    frame = geopandas.read_file(folder / f"{name}.gpkg", layer="sample")
-    with rasterio.open(folder / "truth.tif") as source:
+    fill_in(folder / f"{name}.gpkg", folder / f"{name}_filled.gpkg", truth=folder / "truth.tif")
+
+
+def fill_in(sample: Path, target: Path, *, truth: Path) -> None:
+    """Interpret a sample by the truth."""
+    frame = geopandas.read_file(sample, layer="sample")
+    with rasterio.open(truth) as source:
         codes = [int(value[0]) for value in source.sample(zip(frame.geometry.x, frame.geometry.y, strict=True))]
     frame["reference"] = [NAME[code] for code in codes]
-    frame.to_file(folder / f"{name}_filled.gpkg", layer="sample")
+    frame.to_file(target, layer="sample")
 
 
 @pytest.fixture
@@ -267,8 +272,9 @@ class TestDesign:
         )
         refused([*start, "--kind", "cluster", "--allocation", "equal"], "allocation", "cluster", "add --strata")
         refused([*start, "--kind", "guess"], "--kind", "simple_random")
-        refused([*start, "--kind", "two_stage", "--minimum-distance-m", 50], "minimum distance", "two_stage")
-        refused([*start, "--minimum-distance-m", 5000], "minimum distance of 5000 m", "lower the distance")
+        refused(
+            [*start, "--set", "design.minimum_distance_m=50"], "'design.minimum_distance_m' went", "--kind systematic"
+        )
         refused([*start, "--expected", "swamp=0.9", "--allocation", "neyman"], "unknown strata: swamp")
         refused([*start, "--expected", "water"], "--expected", "name=0.9")
         refused([*start, "--strata-edges", "80,50"], "ascending")
@@ -429,11 +435,7 @@ class TestTwoMapsFromFewUnits:
         write_map(tmp_path / "worse.tif", spoil(patchy(), seed=4, share=0.5))
         named = [str(folder / "map.tif"), str(tmp_path / "worse.tif")]
         assert main(["design", "--for", "compare", *named, "-o", str(tmp_path / "s.gpkg"), "--size", "120", "-q"]) == 0
-        frame = geopandas.read_file(tmp_path / "s.gpkg", layer="sample")
-        with rasterio.open(folder / "truth.tif") as source:
-            codes = [int(v[0]) for v in source.sample(zip(frame.geometry.x, frame.geometry.y, strict=True))]
-        frame["reference"] = [NAME[code] for code in codes]
-        frame.to_file(tmp_path / "filled.gpkg", layer="sample")
+        fill_in(tmp_path / "s.gpkg", tmp_path / "filled.gpkg", truth=folder / "truth.tif")
         sample = ["--reference", tmp_path / "filled.gpkg", "--field", "reference"]
         return named, [*sample, "--design", tmp_path / "s_design.json"]
 

@@ -52,7 +52,7 @@ def test_options_of_nobody_are_left_to_be_refused(capsys):
     [
         ["objects", "m.tif", "--min-area", "inf"], ["objects", "m.tif", "--tolerance=nan"],
         ["objects", "m.tif", "--min-area=-1"],
-        ["design", "m.tif", "--target-se", "nan"], ["design", "m.tif", "--minimum-distance-m=-5"],
+        ["design", "m.tif", "--target-se", "nan"], ["design", "m.tif", "--cluster-px=-5"],
         ["design", "m.tif", "--seed=-1"],
         ["compare", "a.tif", "b.tif", "--reference", "p.gpkg", "--sequential", "--margin", "inf"],
         ["zone", "m.tif", "--reference", "p.gpkg", "--field", "c", "--design", "d.json", "--max-error=nan"],

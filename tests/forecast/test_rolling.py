@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 
 from pipeline.errors import SceneError
-from pipeline.forecast.baselines import AVERAGE, DAMPED, LAST, SEASONAL
 from pipeline.forecast.frames import all_rows, look_back
 from pipeline.forecast.network import train_forecast
-from pipeline.forecast.rolling import NETWORK, evaluate
+from pipeline.forecast.rolling import AVERAGE, DAMPED, LAST, NETWORK, SEASONAL, evaluate
 from pipeline.forecast.settings import ForecastSettings
 from pipeline.workflow.outcome import no_progress
 from tests.forecast.conftest import SEASON

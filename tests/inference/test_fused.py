@@ -40,7 +40,6 @@ def noisy(spec: NetworkSpec) -> nn.Module:
 SPECS = [
     NetworkSpec(4, 5, dropout=0.0),
     NetworkSpec(4, 5, encoder="resnet50", depth=4, stem_stride=2, dropout=0.0),
-    NetworkSpec(4, 5, encoder="vgg11_bn", depth=3, spectral_channels=0, dropout=0.0),
     NetworkSpec(4, 5, spectral_channels=0, depth=4, fuse_kernel=3, dropout=0.0),
     NetworkSpec(4, 5, head="chip", chip_px=32, chip_stride_px=8, dropout=0.0),
     NetworkSpec(4, 5, encoder="efficientnet_b4", depth=3, branches=2, dropout=0.0),

@@ -165,8 +165,8 @@ def test_the_same_command_does_nothing_and_changes_say_why(tmp_path: Path, caplo
     bundle, out = small_bundle(), tmp_path / "out"
     scene = noise_scene(tmp_path / "scene.tif", height=80, width=80)
 
-    def mapped(model: ModelBundle, *, fresh: bool = False, **changes: object) -> Prediction:
-        with predict_scene(model, scene, out=out, settings=plain(**changes), fresh=fresh) as prediction:
+    def mapped(model: ModelBundle, **changes: object) -> Prediction:
+        with predict_scene(model, scene, out=out, settings=plain(**changes)) as prediction:
             return prediction
 
     first, again = mapped(bundle, tile_px=32), mapped(bundle, tile_px=32)
@@ -179,9 +179,8 @@ def test_the_same_command_does_nothing_and_changes_say_why(tmp_path: Path, caplo
     scene = noise_scene(tmp_path / "scene.tif", height=80, width=80, seed=9)
     assert mapped(bundle, tile_px=40).why_fresh == "input has changed since the last run"
     (out / "codes.u8").unlink()
-    assert mapped(bundle, tile_px=40).why_fresh == "stores of mapped rows are missing"
-    fresh = mapped(bundle, tile_px=40, fresh=True)
-    assert (fresh.why_fresh, fresh.figures["tiles_before"]) == ("", 0)
+    fresh = mapped(bundle, tile_px=40)
+    assert (fresh.why_fresh, fresh.figures["tiles_before"]) == ("stores of mapped rows are missing", 0)
     fresh.remove()
     assert not list(out.iterdir())
 

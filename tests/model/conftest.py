@@ -21,14 +21,12 @@ from pipeline.scenes.sources import BandSource
 
 @pytest.fixture
 def bundle() -> ModelBundle:
-    """Two members, an index, three classes, reflectance."""
+    """Two members, three classes, reflectance."""
     torch.manual_seed(0)
     small = {"depth": 2, "decoder_channels": (8,), "spectral_channels": 8}
-    preprocess = Preprocess.from_statistics(
-        bands=("red", "nir"), mean=[0.1, 0.3], std=[0.05, 0.1], indices=[("nir", "red")]
-    )
+    preprocess = Preprocess.from_statistics(bands=("red", "nir"), mean=[0.1, 0.3], std=[0.05, 0.1])
     return ModelBundle(
-        members=(build_network(NetworkSpec(3, 3, **small)), build_network(NetworkSpec(3, 3, encoder="none"))),
+        members=(build_network(NetworkSpec(2, 3, **small)), build_network(NetworkSpec(2, 3, encoder="none"))),
         scheme=scheme_for(["water", "trees", "crops"])[0],
         preprocess=preprocess,
         value_range=((0, 0.6), (0, 0.8)),

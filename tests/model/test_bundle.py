@@ -17,6 +17,8 @@ from safetensors.torch import save_file
 from pipeline.errors import ModelError, OutputError
 from pipeline.model.bundle import load_bundle, save_bundle, to_bytes
 from pipeline.model.describe import KEY, describe, describe_text, read_header
+from pipeline.model.network import build_network
+from pipeline.model.spec import NetworkSpec
 
 
 def rewrite(path, change):
@@ -39,7 +41,7 @@ def test_a_model_comes_back_as_it_was_saved(bundle, tmp_path):
     assert again.scheme == bundle.scheme
     assert torch.equal(again.extra["forest.threshold"], torch.arange(3.0))
     assert [item.name for item in path.parent.iterdir()] == ["model.safetensors"]
-    x = torch.randn(1, 3, 9, 11)
+    x = torch.randn(1, 2, 9, 11)
     with torch.inference_mode():
         torch.testing.assert_close(again.network()(x), bundle.network()(x))
         torch.testing.assert_close(again.network(fused=True)(x), bundle.network()(x), rtol=1e-4, atol=1e-5)
@@ -179,7 +181,7 @@ def test_a_model_that_does_not_fit_itself_is_refused(bundle):
         with pytest.raises(ModelError):
             replace(bundle, **wrong)
     with pytest.raises(ModelError, match="does not fit bands"):
-        replace(bundle, preprocess=replace(bundle.preprocess, indices=(), mean=(0.0,) * 2, std=(1.0,) * 2))
+        replace(bundle, members=(build_network(NetworkSpec(3, 3, encoder="none")),) * 2)
     with pytest.raises(ModelError, match="not JSON"):
         to_bytes(replace(bundle, provenance={"x": object()}))
 

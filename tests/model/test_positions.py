@@ -16,9 +16,7 @@ NAMELESS = ("band1", "band2")
 @pytest.fixture
 def nameless(bundle, make_scene):
     """The small model of bands that have no names, with the histograms of the scene."""
-    preprocess = Preprocess.from_statistics(
-        bands=NAMELESS, mean=[0.3, 0.1], std=[0.1, 0.05], indices=[("band1", "band2")]
-    )
+    preprocess = Preprocess.from_statistics(bands=NAMELESS, mean=[0.3, 0.1], std=[0.1, 0.05])
     known = histograms_of([sample_values(make_scene(bands=NAMELESS))])
     return replace(bundle, preprocess=preprocess, histograms=known, value_range=((0, 0.8), (0, 0.8)))
 

@@ -110,9 +110,9 @@ def test_a_spec_without_the_key_is_one_without_statistics():
 
 def test_statistics_travel_in_the_model_file_and_to_onnx(tmp_path, bundle):
     onnxruntime = pytest.importorskip("onnxruntime")
-    given = replace(bundle, members=(shaken(replace(spec_of(), classes=3)),), shares=())
+    given = replace(bundle, members=(shaken(replace(spec_of(), bands_in=2, classes=3)),), shares=())
     again = load_bundle(save_bundle(tmp_path / "m.safetensors", given))
-    x = torch.randn(1, 3, 32, 32)
+    x = torch.randn(1, 2, 32, 32)
     with torch.inference_mode():
         assert torch.equal(again.network()(x), given.network()(x))
     path = export_onnx(tmp_path / "m.onnx", again, tile_px=32, feed="values")

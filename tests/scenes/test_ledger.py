@@ -116,7 +116,7 @@ def test_an_offset_applied_twice_to_a_real_scene_is_seen(shared_data: Path) -> N
         check_offset(twice)
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (700, 300), (10980, 10980), (100, 5000)])
+@pytest.mark.parametrize("shape", [(1, 1), (700, 300), (10980, 10980), (100, 5000), (300, 5000)])
 def test_samples_lie_in_the_grid_and_apart(shape: tuple[int, int]) -> None:
     grid = Grid(UTM, scene_of(Path("x"), shape=(1, 1)).grid.transform, *shape)
     windows = sample_windows(grid)

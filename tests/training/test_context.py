@@ -64,7 +64,7 @@ def test_weights_of_another_architecture_are_refused(job, tmp_path, resnet_file)
     scene, split, scheme = job
     settings = changed(
         TINY,
-        {"context.encoder": "vgg11_bn", "context.weights": str(resnet_file), "context.weights_bands": ("red", "nir")},
+        {"context.encoder": "resnet50", "context.weights": str(resnet_file), "context.weights_bands": ("red", "nir")},
     )
     with pytest.raises(ModelError, match="another architecture"):
         fit([scene], split, scheme, settings=settings, folder=tmp_path)
@@ -100,14 +100,6 @@ def test_a_frozen_encoder_keeps_the_weights_it_came_with(job, tmp_path, resnet_f
     ).bundle.members[1]
     learned = {name.split(".", 2)[2]: value for name, value in free.encoder.state_dict().items()}
     assert not torch.equal(learned["conv1.weight"], theirs["conv1.weight"])
-
-
-def test_a_vgg_encoder_trains(job, tmp_path):
-    scene, split, scheme = job
-    settings = changed(TINY, {"context.encoder": "vgg11_bn", "context.steps": 2})
-    result = fit([scene], split, scheme, settings=settings, folder=tmp_path)
-    assert result.bundle.specs[1].encoder == "vgg11_bn"
-    assert [row["step"] for row in result.history if "loss" in row] == [2]
 
 
 def test_a_resumed_run_ends_with_the_uninterrupted_model(job, tmp_path):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from pipeline.diagnostics.fold_figures import summary
 from pipeline.experts.experts import PixelTable
 from pipeline.experts.forest import fit_forest
 from pipeline.experts.mixture import fit_mixture
@@ -16,7 +17,6 @@ from pipeline.splits.split import Part
 from pipeline.training.chip_set import read_chips
 from pipeline.training.chips import choose_chips
 from pipeline.training.crossval import predict_pixels
-from pipeline.training.fold_figures import summary
 from tests.training.worlds import CHIPS, PIXELS, changed, cross_validate, fit, make_job
 
 QUICK = changed(PIXELS, {"context.enabled": True})

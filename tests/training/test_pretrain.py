@@ -96,11 +96,6 @@ def test_another_scaling_of_the_same_bands_is_undone(found, tmp_path):
     torch.testing.assert_close(features[1], features[0], rtol=1e-3, atol=1e-4)
 
 
-def test_vgg_encoders_are_named_as_torchvision_does(scene):
-    tensors = pretrain([scene], settings=FEW.model_copy(update={"encoder": "vgg11_bn", "steps": 1})).tensors
-    assert tensors["features.0.weight"].shape == (64, 4, 3, 3)
-
-
 @pytest.mark.parametrize(
     "wrong", [{"encoder": "none"}, {"encoder": "alexnet"}, {"steps": 0}, {"chip_px": 8}, {"batch": 1}, {"lr": 0.0}]
 )

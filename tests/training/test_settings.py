@@ -29,7 +29,7 @@ OTHER = {
     "pixels.lr": 1e-3,
     "pixels.weight_decay": 0.5,
     "context.enabled": False,
-    "context.encoder": "vgg11_bn",
+    "context.encoder": "resnet34",
     "context.weights": "auto",  # no pretrained weights for two bands: one network
     "context.weights_bands": ("red", "nir"),  # refused without a file
     "context.frozen": True,  # refused: random weights

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pipeline.legend import ClassScheme
-    from pipeline.training.fold_figures import FoldResult
+    from pipeline.training.crossval import FoldResult
     from pipeline.training.result import FitResult
 
 SIDE = 96

@@ -137,3 +137,10 @@ def test_scenes_are_sampled_for_chips_and_not_again_for_maps(finished, monkeypat
     run_job(finished.config, last="predict", force=True, overwrite=True)
     with rasterio.open(finished.folder / "maps" / "scene_lc.tif") as mapped:
         assert json.loads(mapped.tags()["LANDCOVER_LEDGER"]) == read(finished, "ledger.json")["scenes"][0]
+
+
+def test_the_item_of_the_model_says_what_it_was_pretrained_on(finished):
+    said = read(finished, "small-model.json")["properties"]
+    context = load_bundle(finished.folder / "model" / "model.safetensors").provenance["context"]
+    assert said["mlm:pretrained_source"] == (context["encoder"] if context["share"] else None)
+    assert said["mlm:pretrained"] is bool(context["share"])

@@ -48,16 +48,8 @@ def test_a_configuration_stands_for_its_run(run, tmp_path):
     assert len(gather_maps([tmp_path / "own.yaml"])) == 2
 
 
-def test_an_interrupted_run_finds_the_configuration_beside_it(run, tmp_path):
-    (run / "config.yaml").rename(tmp_path / "own.yaml")
-    (run / "run.json").write_text('{"stages": {}, "config": "own.yaml"}', encoding="utf-8")
-    assert all(item.scene is not None for item in gather_maps([run]))
-
-
-def test_a_configuration_of_another_run_is_not_taken(run, tmp_path):
+def test_a_run_without_its_configuration_has_no_scenes(run):
     (run / "config.yaml").unlink()
-    write_config(tmp_path, tmp_path / "own.yaml")
-    (run / "run.json").write_text('{"stages": {}, "config": "own.yaml"}', encoding="utf-8")
     assert all(item.scene is None for item in gather_maps([run]))
 
 

@@ -3,36 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.accuracy.assess_estimators import agreement, cross_tabulate
+from pipeline.accuracy.assess_estimators import cross_tabulate
+from pipeline.accuracy.class_maps import CODES
+from pipeline.diagnostics.scoring import Score, score_of
 from pipeline.legend import NODATA
 
 if TYPE_CHECKING:
     from pipeline.legend import ClassScheme
     from pipeline.splits.settings import Method
+    from pipeline.training.crossval import FoldResult
 
 NAMES = ("overall_accuracy", "macro_f1", "kappa")
 Figures = dict[str, float | None]
-
-
-@dataclass(frozen=True, eq=False)
-class FoldResult:
-    """One method on one fold."""
-
-    method: Method  # One of METHODS
-    fold: int  # From 0
-    reference: NDArray[np.uint8]  # [pixel] class codes of the test pixels
-    predicted: NDArray[np.uint8]  # [pixel] class codes given; 0 where the scene is not valid
-    polygon: NDArray[np.int32]  # [pixel]
-    seconds: float  # Time to train and predict
-    seed: int = 0  # Of the folds
-    learned: int = 0  # Polygons that were learned from
-    not_valid: int = 0  # Test pixels that were taken out because no method could see them
 
 
 def observed(results: Sequence[FoldResult]) -> list[FoldResult]:
@@ -50,12 +38,9 @@ def observed(results: Sequence[FoldResult]) -> list[FoldResult]:
 
 def _kept(item: FoldResult, seen: NDArray[np.bool_]) -> FoldResult:
     return replace(
-        item,
-        reference=item.reference[seen],
-        predicted=item.predicted[seen],
-        polygon=item.polygon[seen],
+        item, reference=item.reference[seen], predicted=item.predicted[seen], polygon=item.polygon[seen],
         not_valid=int((~seen).sum()),
-    )
+    )  # fmt: skip
 
 
 def figures(reference: NDArray[np.uint8], predicted: NDArray[np.uint8]) -> Figures:
@@ -65,26 +50,21 @@ def figures(reference: NDArray[np.uint8], predicted: NDArray[np.uint8]) -> Figur
     """
     if not len(reference):
         return dict.fromkeys(NAMES)
-    matrix = cross_tabulate(predicted, reference, classes=256).astype(np.float64)
-    hits, mapped, truth = np.diag(matrix), matrix.sum(axis=1), matrix.sum(axis=0)
-    tested = truth > 0
-    return {
-        "overall_accuracy": float(hits.sum() / matrix.sum()),
-        "macro_f1": float((2 * hits[tested] / (mapped + truth)[tested]).mean()),
-        "kappa": agreement(matrix).kappa,
-    }
+    found = _by_code(reference, predicted)
+    return {name: getattr(found, name) for name in NAMES}
 
 
 def per_class_f1(
     reference: NDArray[np.uint8], predicted: NDArray[np.uint8], *, scheme: ClassScheme
 ) -> dict[str, float | None]:
     """F1 of every class by name; None for a class that is not tested."""
-    found: dict[str, float | None] = {}
-    for item in scheme.classes:
-        truth, mapped = reference == item.code, predicted == item.code
-        both = float((truth & mapped).sum())
-        found[item.name] = 2 * both / float(truth.sum() + mapped.sum()) if truth.any() else None
-    return found
+    f1 = _by_code(reference, predicted).f1
+    return {item.name: f1[str(item.code)] for item in scheme.classes}
+
+
+def _by_code(reference: NDArray[np.uint8], predicted: NDArray[np.uint8]) -> Score:
+    """Figures by code, as text; a pixel that has no class in the map counts as wrong."""
+    return score_of("", cross_tabulate(predicted, reference, classes=CODES), names=tuple(map(str, range(CODES))))
 
 
 def summary(results: Sequence[FoldResult], method: Method, *, scheme: ClassScheme | None = None) -> dict[str, Any]:
