@@ -63,12 +63,7 @@ class PolygonTrees:
 
 
 def fit_polygon_trees(
-    features: NDArray[np.float32],
-    index: NDArray[np.uint8],
-    polygon: NDArray[np.int32],
-    *,
-    trees: int,
-    seed: int,
+    features: NDArray[np.float32], index: NDArray[np.uint8], polygon: NDArray[np.int32], *, trees: int, seed: int
 ) -> PolygonTrees:
     """Grow the trees, each on polygons drawn with replacement, as many of each class as there are.
 

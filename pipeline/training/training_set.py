@@ -14,13 +14,7 @@ import numpy as np
 import torch
 
 from pipeline.errors import LabelError, LabelWarning
-from pipeline.experts.experts import (
-    ENCODER_EXPERT,
-    EXPERTS,
-    PixelTable,
-    fit_expert,
-    soften_discriminant,
-)
+from pipeline.experts.experts import ENCODER_EXPERT, EXPERTS, PixelTable, fit_expert, soften_discriminant
 from pipeline.experts.mixture import RARER, Mixture, fit_mixture
 from pipeline.experts.settings import Deadline
 from pipeline.experts.shares import best_temperature, out_of_fold_probabilities
