@@ -193,11 +193,14 @@ class Config(Settings):
     def _fits_together(self) -> Config:
         known = {item.name for item in self.classes} | set(self.labels.groups.values())
         some, is_value = ", ".join(sorted(known)), self.labels.kind == "value"
-        if strange := [name for name in self.mapping.objects.classes if name not in known]:
+        if not is_value and (strange := [name for name in self.mapping.objects.classes if name not in known]):
             raise ValueError(f"map.objects.classes: no class called {', '.join(strange)}; expected some of {some}")
         if self.labels.complete and self.labels.background not in known:
             what = f"no class called {self.labels.background!r} for the ground around the footprints"
             raise ValueError(f"labels.complete: {what}; add it to classes, or name one in labels.background: {some}")
+        if is_value and (self.classes or self.map.objects.classes):
+            what = "a continuous target (labels.kind: value) has neither classes nor objects"
+            raise ValueError(f"{'classes' if self.classes else 'map.objects.classes'}: {what}; take them out")
         if is_value and self.map.of_classes:
             what = "a continuous target has no probabilities of classes; its map has bounds"
             raise ValueError(f"map.{self.map.of_classes[0]}: {what}")
@@ -213,6 +216,12 @@ def is_chip_job(path: Path) -> bool:
     """Whether a configuration is of whole chips."""
     data = read_yaml(path)
     return isinstance(data, dict) and "folder" in data
+
+
+def is_forecast_job(path: Path) -> bool:
+    """Whether a configuration is of a forecast."""
+    data = read_yaml(path)
+    return isinstance(data, dict) and "series" in data
 
 
 def load_config(path: Path | str, *, changes: Sequence[str] = ()) -> Config:
@@ -233,6 +242,9 @@ def load_config(path: Path | str, *, changes: Sequence[str] = ()) -> Config:
     if "folder" in data and "scenes" not in data:
         fix = "landcover check or run it, and predict --model --chips"
         raise ConfigError("configuration of whole chips, which has no scene", path=path, fix=fix)
+    if "series" in data and "scenes" not in data:
+        fix = "landcover check or run it, or landcover forecast with -o"
+        raise ConfigError("configuration of a forecast, which has no scene", path=path, fix=fix)
     return checked(Config, changed(upgraded(data, path=path), changes), path=path)
 
 

@@ -29,6 +29,8 @@ LEAST_SAMPLES = 10
 # Squares of larger values are none of float32.
 MOST_VALUE = 1e15
 VALUE_CLASSES = 5
+# What stands for "not measured" in tables and rasters, and is no value of a sample unless a range is stated.
+NO_DATA = (-9999.0, -99999.0, -999.0, -32768.0, -3.4028234663852886e38)
 # What the name of an attribute may end in.
 UNITS = {"_t_ha": "t/ha", "_mg_ha": "Mg/ha", "_kg_m2": "kg/m2", "_ugm3": "ug/m3", "_percent": "%", "_pct": "%",
          "_cm": "cm", "_mm": "mm", "_m": "m", "_degc": "degC", "_k": "K"}  # fmt: skip
@@ -167,6 +169,11 @@ def check_values(values: NDArray[np.float64], quantity: Quantity, *, what: str, 
         what, got = f"{what} is the same in every sample", f"{values[0]:g} in {len(values)} samples"
         expected = "values that differ"
         raise LabelError(what, path=path, got=got, expected=expected, fix="name the attribute with the quantity")
+    fill = np.isin(values, NO_DATA)
+    if fill.any() and quantity.low is None and (values[~fill].min(initial=0.0) > values[fill].max()):
+        what = f"{int(fill.sum())} values of {what} stand for no data"
+        fix = "leave them blank, or state labels.value.range if they were measured"
+        raise LabelError(what, path=path, got=f"{values[fill][0]:g}", expected="measurements", fix=fix)
     if np.abs(values).max() > MOST_VALUE:
         what, got = f"values of {what} that none can be", f"{values[np.abs(values).argmax()]:.3g}"
         expected = f"at most {MOST_VALUE:g}"

@@ -12,6 +12,7 @@ Source: Avbelj, Mueller & Bamler (2015), A Metric for Polygon Comparison and Bui
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -104,7 +105,7 @@ def match_objects(
     """Which predicted object is which footprint.
 
     With ``area`` only objects and footprints with their inner point in it count. ``one_place``: both are known to lie
-    in one place, so that objects far from all footprints are wrong, not misplaced.
+    in one place, so that objects far from all footprints are wrong, not misplaced, and so are all without footprints.
 
     Raises:
         ReferenceDataError: no footprints, or none in the area; objects and footprints do not lie in one place.
@@ -113,7 +114,7 @@ def match_objects(
         raise ReferenceDataError("no footprints to assess objects with", expected="at least one polygon")
     ours, theirs, inside = _in_metres(predicted, reference, area)
     counted = _inside(ours, inside), _inside(theirs, inside)
-    if not counted[1].any():
+    if not counted[1].any() and not one_place:
         raise ReferenceDataError(
             "no footprint lies in the area that is assessed", got=f"{len(theirs)} elsewhere", fix="check both files"
         )
@@ -136,6 +137,19 @@ def match_objects(
             pairs.append(k)
     chosen = np.array(pairs, dtype=np.int64)
     return Matches(ours, theirs, np.stack([one[chosen], other[chosen]], axis=1), shared[chosen], counted)
+
+
+def pooled(parts: Sequence[Matches]) -> Matches:
+    """Matches of several grounds as one; all in one plane, which they are where the reference was the same."""
+    shapes, counted = (
+        [np.concatenate([getattr(part, name) for part in parts]) for name in ("predicted", "reference")],
+        [np.concatenate([part.counted[side] for part in parts]) for side in (0, 1)],
+    )
+    sizes = [[len(part.predicted), len(part.reference)] for part in parts]
+    before = np.cumsum([[0, 0], *sizes[:-1]], axis=0)
+    pairs = np.concatenate([part.pairs + first for part, first in zip(parts, before, strict=True)])
+    iou = np.concatenate([part.iou for part in parts])
+    return Matches(shapes[0], shapes[1], pairs, iou, (counted[0], counted[1]))
 
 
 def _in_metres(

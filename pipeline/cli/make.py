@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -41,6 +41,10 @@ def init(
     objects: Annotated[
         list[str] | None, typer.Option(help="Class that is also mapped as objects, one polygon each; repeatable.")
     ] = None,
+    kind: Annotated[
+        Literal["class", "value"] | None,
+        typer.Option(help="Whether the field holds a class or a measurement; default: what its values look like."),
+    ] = None,
     settings: Set = None,
     overwrite: Overwrite = False,
 ) -> Work:
@@ -57,7 +61,7 @@ def init(
         from pipeline.workflow.chip_job import write_chip_config
 
         given = {"--scene": scene, "--labels": labels, "--field": field, "--layer": layer, "--encoding": encoding,
-                 "--complete": complete, "--objects": objects}  # fmt: skip
+                 "--complete": complete, "--objects": objects, "--kind": kind}  # fmt: skip
         refuse_with("--chips", given)
         return lambda _: write_chip_config(chips, output=output, overwrite=overwrite, options=options)
     if not scene or labels is None:
@@ -66,7 +70,7 @@ def init(
 
     return lambda _: write_config(
         scene, labels=labels, field=field or "", layer=layer, encoding=encoding, output=output, overwrite=overwrite,
-        options=options, complete=complete, objects=objects or (),
+        options=options, complete=complete, objects=objects or (), kind=kind,
     )  # fmt: skip
 
 
@@ -97,6 +101,12 @@ def of_chips(config: Path, settings: Sequence[str] | None) -> bool:
     return False
 
 
+def _of_forecast(config: Path) -> bool:
+    from pipeline.config import is_forecast_job
+
+    return is_forecast_job(config)
+
+
 def stages(
     config: Path,
     last: str,
@@ -118,6 +128,10 @@ def stages(
 
 def check(config: ConfigFile, *, settings: Set = None) -> Work:
     """The dry run: CRS, overlap, bands, values, classes per split; and what time, memory and disk it will take."""
+    if _of_forecast(config):
+        from pipeline.workflow.forecast import check_series, forecast_settings
+
+        return lambda _: check_series(forecast_settings([config], changes=settings or ()))
     whole_chips = of_chips(config, settings)
     from pipeline.workflow.check import check_job
     from pipeline.workflow.chip_job import check_chips
@@ -157,6 +171,14 @@ def run(
     overwrite: Overwrite = False,
 ) -> Work:
     """All of it; a stage whose inputs have not changed is not done again."""
+    if _of_forecast(config):
+        from pipeline.workflow.forecast import forecast_series, forecast_settings
+
+        refuse_with("a configuration of a forecast", {"--verify": verify})
+        from pipeline.forecast.settings import run_folder
+
+        found, folder = forecast_settings([config], changes=settings or ()), run_folder(config)
+        return lambda progress: forecast_series(found, output=folder, overwrite=overwrite or force, progress=progress)
     if of_chips(config, settings):
         from pipeline.workflow.chip_job import run_chips
 

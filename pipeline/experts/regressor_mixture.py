@@ -100,7 +100,7 @@ def fit_regressor_mixture(
             progress("teachers", len(models), len(kinds))
     found = np.stack(columns, axis=1)
     shares = regressor_shares(found, table.target, table.weight, groups=len(np.unique(table.group)))
-    widen = interval_factor(table.target - found @ shares, spread)
+    widen = interval_factor(table.target - found @ shares, spread, weight=table.weight, group=table.group)
     return RegressorMixture(tuple(kinds)[: len(models)], tuple(models), shares, widen)
 
 
@@ -131,12 +131,29 @@ def regressor_shares(
     return np.asarray(likely / likely.sum())
 
 
-def interval_factor(rest: NDArray[np.float64], spread: NDArray[np.float64]) -> float:
+def interval_factor(
+    rest: NDArray[np.float64], spread: NDArray[np.float64], *, weight: NDArray[np.float64], group: NDArray[np.int64]
+) -> float:
     """Factor of the distances below and above (``spread``, lower negative) so that nine of ten rests lie within.
 
-    Source: Romano, Patterson & Candes (2019), Conformalized quantile regression, NeurIPS, with a factor for the sum.
+    Rests count by ``weight``, so that a polygon of many pixels is one sample, and those of a ``group`` (station, field,
+    block) as often as they are independent: once where they are all alike.
+
+    Source: Romano, Patterson & Candes (2019), Conformalized quantile regression, NeurIPS, with a factor for the sum;
+        Dunn, Wasserman & Ramdas (2023), Distribution-free prediction sets for two-layer hierarchical models, JASA 118
+        (groups); Kish (1965), Survey Sampling (design effect).
     """
     least = 1e-6 + 0.05 * float(np.abs(spread).mean())
     ratio = np.where(rest >= 0, rest / np.maximum(spread[:, 1], least), rest / np.minimum(spread[:, 0], -least))
-    level = min(0.9 * (1 + 1 / len(rest)), 1.0)
-    return float(np.quantile(ratio, level))
+    level = min(0.9 * (1 + 1 / _independent(np.copysign(ratio, rest), weight, group)), 1.0)
+    return float(np.quantile(ratio, level, weights=weight, method="inverted_cdf"))
+
+
+def _independent(values: NDArray[np.float64], weight: NDArray[np.float64], group: NDArray[np.int64]) -> float:
+    """How many independent values tell as much of the mean as these do, of which those of a group err together."""
+    apart = weight * (values - np.average(values, weights=weight))
+    number = np.unique(group, return_inverse=True)[1]
+    sums, groups = np.bincount(number, apart), int(number.max()) + 1
+    together = float((sums**2).sum()) * groups / max(groups - 1, 1)
+    alone = float((apart * apart / weight).sum()) * float(weight.sum())
+    return float(np.clip(alone / max(together, 1e-300), 1.0, len(values)))

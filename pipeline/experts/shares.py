@@ -13,14 +13,13 @@ import numpy as np
 from scipy.optimize import minimize, minimize_scalar
 
 from pipeline.experts.experts import Expert, PixelTable, fit_expert, probabilities_of, seen
+from pipeline.experts.settings import Deadline
 from pipeline.experts.weights import pixel_weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
-
-    from pipeline.experts.settings import Deadline
 
 INNER_FOLDS = 3
 # Strength of the pull towards equal shares, as a number of polygons.
@@ -96,6 +95,17 @@ def best_temperature(table: PixelTable, out_of_fold: NDArray[np.float32]) -> flo
 
     low, high = np.log(TEMPERATURES)
     return float(np.exp(minimize_scalar(cost, bounds=(low, high), method="bounded").x))
+
+
+def held_out_temperature(
+    expert: Expert, table: PixelTable, *, classes: int, group_of: NDArray[np.int32], seed: int
+) -> float:
+    """The temperature of an expert that no mixture judges, from its own out-of-fold probabilities."""
+    held = out_of_fold_probabilities(
+        (expert,), table, classes=classes, group_of=group_of, trees=1, seed=seed, deadline=Deadline(),
+        fitted=lambda: None,
+    )  # fmt: skip
+    return best_temperature(table, held[0])
 
 
 def learned_shares(table: PixelTable, out_of_fold: NDArray[np.float32], *, strength: float) -> NDArray[np.float64]:

@@ -111,11 +111,21 @@ def read_series(paths: Sequence[str]) -> Series:
     at = dict(zip(found, number.tolist(), strict=True))
     for (channel, time), values in layers.items():
         cube[at[time], channels.index(channel)] = values
-    if len(times) > len(found):
-        _warn(paths[0], f"{counted(len(times) - len(found), 'step')} of {len(times)} are missing and taken as unknown")
+    blank = np.asarray(~np.isfinite(cube).any(axis=(2, 3)).T)
     _drop_flat_steps(cube, times, path=paths[0])
     row, col = _living_cells(cube, path=paths[0])
+    _warn_of_gaps(blank, channels, times, path=paths[0])
     return Series(Path(paths[0]).stem, channels, times, cube[:, :, row, col], row, col, grid)
+
+
+def _warn_of_gaps(blank: NDArray[np.bool_], channels: Sequence[str], times: Times, *, path: str) -> None:
+    """SceneWarning on steps without any value, bool [channel, step]."""
+    for gaps in np.unique(blank[blank.any(axis=1)], axis=0):
+        own = [name for name, row in zip(channels, blank, strict=True) if (row == gaps).all()]
+        whose = "" if len(own) == len(channels) else f" of {', '.join(own)}"
+        last = _text(times[gaps][-1].astype("datetime64[s]").item())
+        count = f"{counted(int(gaps.sum()), 'step')} of {len(times)}{whose}"
+        _warn(path, f"{count} are missing or without data and taken as unknown, such as {last}")
 
 
 def _layers(path: Path) -> Iterator[tuple[datetime, str, Floats, Grid]]:

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, ValidationInfo, field_validator
 
 from pipeline.settings import Settings, absolute
+
+# What says that a folder is one of a forecast.
+FACTS = "forecast.json"
+
+
+def run_folder(config: Path) -> Path:
+    """Where ``landcover run`` writes the forecast of a configuration."""
+    return config.with_name(f"{config.stem}-run")
 
 
 class ForecastSettings(Settings):

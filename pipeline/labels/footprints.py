@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pipeline.errors import LabelError, LabelWarning, counted
 from pipeline.labels.geometries import clean_polygons
 from pipeline.labels.rasterise import to_grid_crs
+from pipeline.labels.rasters import is_class_raster
 from pipeline.labels.settings import split_source
 from pipeline.labels.vectors import read_layer, resolve_layer
 
@@ -85,9 +86,24 @@ def widths_m(shapes: NDArray[Any], grid: Grid) -> NDArray[np.float64]:
     )
 
 
+def outlined(labels: Labels, codes: Collection[int]) -> tuple[int, ...]:
+    """Those of some classes whose labels are an outline per object; LabelWarning for the others.
+
+    Pixels of a map or mask do not say where one object ends and the next begins, and points have no outline.
+    """
+    polygons = labels.frame[labels.frame.geometry.geom_type.str.contains("Polygon")]
+    has = set() if is_class_raster(labels.path) else set(polygons["code"].tolist())
+    for code in codes:
+        if code not in has:
+            kind = "pixels of a raster" if is_class_raster(labels.path) else "points, or none"
+            text = f"labels of {labels.scheme.by_code(code).name} are {kind}, not an outline per object"
+            _warn(f"{labels.path}: {text}: its figures are those of pixels alone, without F1 of objects")
+    return tuple(code for code in codes if code in has)
+
+
 def check_pixel_size(labels: Labels, grids: Sequence[Grid], codes: Collection[int]) -> None:
     """LabelWarning where the pixels of a scene are coarser than a third of the median width of the objects there."""
-    frame = labels.frame[labels.frame["code"].isin(list(codes))]
+    frame = labels.frame[labels.frame["code"].isin(outlined(labels, codes))]
     for grid in grids:
         shapes = np.asarray(to_grid_crs(frame, grid).geometry.array, dtype=object)
         here = shapes[shapely.intersects(shapes, shapely.box(*grid.bounds)) & (shapely.get_dimensions(shapes) == 2)]  # noqa: PLR2004

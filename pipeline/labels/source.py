@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import LabelError, LabelWarning, counted
 from pipeline.labels.geometries import clean_polygons, is_point, metric_crs, points_to_polygons
-from pipeline.labels.vectors import MOST_CLASS_VALUES, iter_values, read_features
+from pipeline.labels.vectors import MOST_CLASS_VALUES, is_gap, iter_values, read_features
 from pipeline.legend import ClassScheme, scheme_for
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def read_labels(
     geometry = np.asarray(frame.geometry.array, dtype=object)
     missing = shapely.is_missing(geometry) | shapely.is_empty(geometry)
     renamed = [None if value is None else (aliases or {}).get(value, value) or None for value in frame["value"]]
-    names = np.array(renamed, dtype=object)
+    names = _without_gaps(np.array(renamed, dtype=object), scheme, path=path)
     values = iter_values(frame.assign(value=names))
     scheme = scheme or _scheme_of([str(name) for name in values], path=path, field=field)
     codes, unknown = _codes(names, scheme, path=path)
@@ -158,6 +158,20 @@ def _scheme_of(names: Sequence[str], *, path: Path, field: str) -> ClassScheme:
         got, expected = f"{len(names)}, such as {', '.join(names[:_SHOWN])}", f"at most {MOST_CLASS_VALUES}"
         raise LabelError(what, path=path, got=got, expected=expected, fix="name the field with the class")
     return scheme_for(names)[0]
+
+
+def _without_gaps(names: NDArray[Any], scheme: ClassScheme | None, *, path: Path) -> NDArray[Any]:
+    """Class names with None where one says that nothing is known ("?", "NA") and no class is called so; warns."""
+    known = set() if scheme is None else {name for item in scheme.classes for name in (item.name, str(item.code))}
+    gaps = sorted(name for name in set(names) - {None} - known if is_gap(name))
+    if not gaps:
+        return names
+    gone = np.isin(names.astype(str), gaps)
+    text = f"{counted(int(gone.sum()), 'feature')} whose class is {', '.join(map(repr, gaps))} left unlabelled"
+    warnings.warn(f"{path}: {text}; labels.aliases makes such a word a class", LabelWarning, stacklevel=3)
+    kept = names.copy()
+    kept[gone] = None
+    return kept
 
 
 def _key(name: str) -> str:

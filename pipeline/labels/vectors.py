@@ -26,10 +26,16 @@ _ONLY = "_class_of_all"
 # What text that is not UTF-8 most often is: Windows in western Europe, whose every byte but five is a letter.
 GUESS = "cp1252"
 FORMATS = "a GeoPackage, Shapefile, GeoJSON, GeoParquet or FlatGeobuf"
+CSV_SUFFIXES = frozenset({".csv", ".tsv"})
+# Columns of a CSV that hold degrees on WGS 84; others do not say their CRS.
+_LONGITUDE, _LATITUDE = ("lon", "longitude", "lng", "long"), ("lat", "latitude")
+# What stands in tables where nothing is known, without case.
+_GAPS = frozenset({"?", "??", "???", "-", "--", "na", "n/a", "n.a.", "#n/a", "nan", "null", "<null>"})
 # Longitudes of polygons across 180 degrees go on beyond it.
 MOST_DEGREES = 720.0
 # A field with more values than this is an identifier, not a class.
 MOST_CLASS_VALUES = 254
+_SHOWN = 3
 
 
 def read_features(
@@ -66,7 +72,16 @@ def read_features(
     _require_crs(frame, path=path)
     if frame.empty:
         raise LabelError("layer has no features", path=path, got=f"layer {layer!r}" if layer else "0 features")
-    return gpd.GeoDataFrame({"value": as_text(frame[field])}, geometry=list(frame.geometry), crs=frame.crs)
+    column = frame[field]
+    if column.dtype.kind == "f" and (odd := column[column % 1 > 0].unique()).size:
+        shown = ", ".join(f"{value:g}" for value in odd[:_SHOWN])
+        fix = "if it measures something, set labels.kind to value (landcover init --kind value)"
+        warnings.warn(
+            f"{path}: field {field!r} has numbers with decimals, {shown}, taken as classes; {fix}",
+            LabelWarning,
+            stacklevel=2,
+        )
+    return gpd.GeoDataFrame({"value": as_text(column)}, geometry=list(frame.geometry), crs=frame.crs)
 
 
 def features_with(
@@ -95,7 +110,7 @@ def _file_and_layer(path: Path | str, layer: str | None) -> tuple[Path, str | No
 def _require_crs(frame: GeoDataFrame, *, path: Path) -> None:
     if frame.crs is None:
         fix = "add the .prj file, or set it in QGIS with 'Assign projection'"
-        expected = "a CRS, so that polygons can be laid over the scene"
+        expected = "a CRS, so that they can be laid over the scene"
         raise LabelError("labels have no CRS", path=path, expected=expected, fix=fix)
     if frame.crs.is_geographic and np.nanmax(np.abs(frame.total_bounds), initial=0.0) > MOST_DEGREES:
         fix = "assign the CRS that they are in with 'Assign projection' of QGIS"
@@ -117,6 +132,8 @@ def _folders(path: Path) -> list[str]:
 def fields_of(path: Path | str, *, layer: str | None = None) -> tuple[str, ...]:
     """Names of the attribute fields of a layer."""
     path = Path(path)
+    if path.suffix.lower() in CSV_SUFFIXES:
+        return tuple(str(name) for name in _read_csv(path, rows=0).columns)
     if path.suffix.lower() in PARQUET_SUFFIXES:
         return tuple(name for name in _parquet_columns(path) if name not in {"geometry", "geom", "bbox"})
     import pyogrio
@@ -128,8 +145,10 @@ def fields_of(path: Path | str, *, layer: str | None = None) -> tuple[str, ...]:
 def resolve_layer(path: Path, *, field: str | None, layer: str | None) -> str | None:
     """The layer to read: the one asked for, the only one, or the only one with geometry that has ``field``.
 
-    None for GeoParquet, which has no layers.
+    None for GeoParquet and CSV, which have no layers.
     """
+    if path.suffix.lower() in CSV_SUFFIXES:
+        return None
     if path.suffix.lower() in PARQUET_SUFFIXES:
         _parquet_columns(path)
         return None
@@ -157,14 +176,19 @@ def resolve_layer(path: Path, *, field: str | None, layer: str | None) -> str | 
 def class_values(
     path: Path | str, *, field: str, layer: str | None = None, encoding: str | None = None
 ) -> dict[str, int]:
-    """How many features have each value of ``field``, most frequent first, ties by name.
+    """How many features have each value of ``field``, most frequent first, ties by name; without gaps (:func:`is_gap`).
 
     Raises:
         LabelError: as :func:`read_features`; a missing field is answered with the fields that there are.
     """
     values = read_features(path, field=field, layer=layer, encoding=encoding)["value"].dropna()
-    counts = values.value_counts()
+    counts = values[~values.map(is_gap)].value_counts()
     return {str(name): int(counts[name]) for name in sorted(counts.index, key=lambda name: (-counts[name], name))}
+
+
+def is_gap(value: str) -> bool:
+    """Whether text says that nothing is known, such as "?", "n/a" or "NA", rather than a class."""
+    return value.casefold() in _GAPS
 
 
 def as_text(column: pd.Series[Any]) -> pd.Series[Any]:
@@ -195,6 +219,8 @@ def read_layer(path: Path, *, field: str | None, layer: str | None, encoding: st
     """
     import geopandas as gpd
 
+    if path.suffix.lower() in CSV_SUFFIXES:
+        return _points_of(_read_csv(path, encoding=encoding), path)
     if path.suffix.lower() in PARQUET_SUFFIXES:
         try:
             return gpd.read_parquet(readable_parquet(path))
@@ -205,6 +231,49 @@ def read_layer(path: Path, *, field: str | None, layer: str | None, encoding: st
     if not isinstance(frame, gpd.GeoDataFrame):
         raise LabelError("layer has no geometry", path=path, got=f"layer {layer!r}", expected="polygons")
     return frame
+
+
+def _read_csv(path: Path, *, rows: int | None = None, encoding: str | None = None) -> pd.DataFrame:
+    import pandas as pd
+
+    _require_file(path)
+    encoding = encoding or "utf-8-sig"
+    try:
+        with path.open(encoding=encoding) as file:
+            heads = file.readline()
+        sep = max(",;\t|", key=heads.count)
+        return pd.read_csv(path, sep=sep, nrows=rows, encoding=encoding, keep_default_na=False, na_values=[""])
+    except (ValueError, OSError) as err:
+        raise LabelError(
+            "not a CSV table", path=path, got=err, expected="a line of names, and lines of values"
+        ) from err
+
+
+def _points_of(table: pd.DataFrame, path: Path) -> GeoDataFrame:
+    """The rows of a table as points, by its columns of longitude and latitude.
+
+    Raises:
+        LabelError: no such columns, or no degrees in them.
+    """
+    import geopandas as gpd
+    import pandas as pd
+
+    names = {str(name).casefold(): name for name in table.columns}
+    own = [next((names[word] for word in words if word in names), None) for words in (_LONGITUDE, _LATITUDE)]
+    if None in own:
+        expected = "columns lon and lat, degrees on WGS 84"
+        fix = "name them so, or load it in QGIS ('Add Delimited Text Layer', with its CRS) and save it as GeoPackage"
+        got = ", ".join(map(str, table.columns))
+        raise LabelError("a CSV table does not say where its rows lie", path=path, got=got, expected=expected, fix=fix)
+    lon, lat = (pd.to_numeric(table[name], errors="coerce") for name in own)
+    blank = table[own].isna().any(axis=1)
+    bad = ~blank & ~(lon.between(-MOST_DEGREES, MOST_DEGREES) & lat.between(-90, 90))
+    if bad.any():
+        got = ", ".join(str(table[name][bad].iloc[0]) for name in own)
+        what = f"{int(bad.sum())} rows of {' and '.join(map(str, own))} are no degrees"
+        raise LabelError(what, path=path, got=got, expected="longitude and latitude on WGS 84")
+    points = gpd.GeoSeries(gpd.points_from_xy(lon, lat), index=table.index).where(~blank)
+    return gpd.GeoDataFrame(table, geometry=points, crs=4326)
 
 
 def _decoded(path: Path, *, field: str | None, layer: str | None, encoding: str | None) -> Any:

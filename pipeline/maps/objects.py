@@ -16,9 +16,10 @@ import numpy as np
 import shapely
 from affine import Affine
 from numpy.typing import NDArray
-from rasterio.features import shapes
+from rasterio.features import rasterize, shapes
 
 from pipeline.errors import LegendError
+from pipeline.grid import Window
 from pipeline.ground import SQUARE_METRES_PER_HECTARE
 from pipeline.legend import NODATA, ClassScheme
 from pipeline.maps.pixels import FilteredPixels, PixelRows
@@ -26,13 +27,12 @@ from pipeline.maps.rings import areas_ha, regular_outlines
 from pipeline.maps.style import PERCENT_NODATA, categorised, qml, scheme_categories
 from pipeline.maps.vectorise import PolygonRules, polygons
 from pipeline.maps.vectors import OBJECTS_LAYER, PackageLayer, write_geopackage
-from pipeline.raster import burn_shapes
 
 if TYPE_CHECKING:
     from geopandas import GeoDataFrame
     from rasterio.crs import CRS
 
-    from pipeline.grid import Grid, Window
+    from pipeline.grid import Grid
     from pipeline.maps.settings import ObjectSettings
 
 COLUMNS = ("id", "class", "code", "area_m2", "confidence", "vertices")
@@ -45,6 +45,8 @@ _LEVELS = 24
 # Larger patches are no buildings that touch, and their distances would not fit into the memory.
 _LARGEST_PX = 4_000_000
 _SMOOTH_PX = 1.0
+# Patches are looked at in portions of so many pixels, with so much between them that smoothing does not mix them.
+_SHEET_PX, _GAP_PX = 500_000, 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,9 +94,9 @@ def find_objects(
     batches = polygons(_Only(codes, grid, kept), grid=grid, scheme=scheme, rules=PolygonRules(), scratch=scratch)
     for batch in batches:
         large = batch.area_ha * SQUARE_METRES_PER_HECTARE >= minimum_m2 * (1 - 1e-6)
-        for patch, code in zip(_filled(batch.geometry[large], grid, minimum_m2), batch.code[large], strict=True):
-            parts = _parts(patch, grid, confidence, separate=settings.separate, minimum_m2=minimum_m2)
-            found += [(shape, int(code), mean) for shape, mean in parts]
+        patches = _filled(batch.geometry[large], grid, minimum_m2)
+        parts = _parts(patches, grid, confidence, separate=settings.separate, minimum_m2=minimum_m2)
+        found += [(shape, int(batch.code[large][number]), mean) for number, shape, mean in parts]
     shape_of = np.empty(len(found), dtype=object)
     shape_of[:] = [item[0] for item in found]
     mean = np.array([item[2] for item in found], dtype=np.float64)
@@ -118,13 +120,14 @@ def check_classes(names: Sequence[str], scheme: ClassScheme) -> tuple[str, ...]:
     return tuple(scheme.by_name(name).name for name in names)
 
 
-def _filled(patches: NDArray[Any], grid: Grid, minimum_m2: float) -> list[Any]:
+def _filled(patches: NDArray[Any], grid: Grid, minimum_m2: float) -> NDArray[Any]:
     """Patches without the holes that are smaller than an object may be."""
     least = minimum_m2 * float(np.prod(grid.pixel_size)) / float(np.prod(grid.pixel_size_m))
-    return [
-        shapely.Polygon(patch.exterior, [ring for ring in patch.interiors if shapely.Polygon(ring).area >= least])
-        for patch in patches
-    ]
+    filled = patches.copy()
+    for k in np.flatnonzero(shapely.get_num_interior_rings(patches)):
+        holes = [ring for ring in patches[k].interiors if shapely.Polygon(ring).area >= least]
+        filled[k] = shapely.Polygon(patches[k].exterior, holes)
+    return filled
 
 
 def regular_on_ground(polygons_: NDArray[Any], grid: Grid, *, settings: ObjectSettings) -> NDArray[Any]:
@@ -156,33 +159,77 @@ def without_overlaps(polygons_: NDArray[Any], confidence: NDArray[np.float64]) -
     return clear
 
 
+@dataclass(frozen=True, eq=False)
+class _Sheet:
+    """Patches laid side by side with _GAP_PX of nothing between them, so that all are looked at in one go."""
+
+    number: NDArray[np.int32]  # [row, col] number of the patch from 1, 0 between patches
+    places: tuple[int, ...]  # Of each patch among all
+    windows: tuple[Window, ...]  # Of each patch, on the map
+    slots: tuple[Window, ...]  # Of each patch, on the sheet
+
+    @classmethod
+    def of(cls, patches: NDArray[Any], places: NDArray[np.int64], grid: Grid) -> _Sheet:
+        """A sheet of some of the patches, whose corners are those of pixels: the tall ones first, in rows."""
+        xy, owner = shapely.get_coordinates(patches[places], return_index=True)
+        inverse = ~grid.transform
+        corners = np.rint(np.stack([inverse.e * xy[:, 1] + inverse.f, inverse.a * xy[:, 0] + inverse.c], axis=1))
+        first = np.flatnonzero(np.diff(owner, prepend=-1))
+        low, high = np.minimum.reduceat(corners, first), np.maximum.reduceat(corners, first)
+        sizes = (high - low).astype(np.int64)
+        wide = max(int(sizes[:, 1].max()), int(np.sqrt(np.prod(sizes + _GAP_PX, axis=1).sum()))) + _GAP_PX
+        slot = np.zeros_like(sizes)
+        row, col, tallest = _GAP_PX, _GAP_PX, 0
+        for k in np.argsort(-sizes[:, 0], kind="stable"):
+            if col + sizes[k, 1] > wide and col > _GAP_PX:
+                row, col, tallest = row + tallest + _GAP_PX, _GAP_PX, 0
+            slot[k], col, tallest = (row, col), col + sizes[k, 1] + _GAP_PX, max(tallest, sizes[k, 0])
+        moved = shapely.set_coordinates(patches[places], (corners + (slot - low)[owner])[:, ::-1])
+        shape = row + tallest + _GAP_PX, int((slot + sizes)[:, 1].max()) + _GAP_PX
+        pairs = zip(moved, range(1, len(places) + 1), strict=True)
+        number = rasterize(pairs, out_shape=shape, dtype="int32")
+        windows, slots = (tuple(Window(*four) for four in np.hstack([corner, sizes]).astype(int).tolist())
+                          for corner in (low, slot))  # fmt: skip
+        return cls(number, tuple(places.tolist()), windows, slots)
+
+    def confidence(self, pixels: PixelRows | None) -> NDArray[np.float64]:
+        """Confidence float64 [row, col] in 0..1 of the patches and around them; NaN for nodata, 1 without a layer."""
+        sure = np.ones(self.number.shape)
+        for window, slot in zip(self.windows, self.slots, strict=True):
+            if pixels is not None:
+                percent = pixels.read(window)
+                sure[slot.slices] = np.where(percent == PERCENT_NODATA, np.nan, percent / 100.0)
+        return sure
+
+
 def _parts(
-    patch: Any, grid: Grid, confidence: PixelRows | None, *, separate: bool, minimum_m2: float
-) -> Iterator[tuple[Any, float]]:
-    """The objects of a patch, along pixel edges, each with its mean confidence in percent."""
-    window = grid.window_of_bounds(tuple(shapely.bounds(patch)))
-    if window is None or window.height * window.width > _LARGEST_PX:
-        yield patch, np.nan
-        return
-    here = grid.crop(window)
-    mask = burn_shapes([patch], here).astype(np.bool_)
-    sure = np.ones(mask.shape)
-    if confidence is not None:
-        percent = confidence.read(window)
-        sure = np.where(percent == PERCENT_NODATA, np.nan, percent / 100.0)
-    number = np.where(mask, 1, 0).astype(np.int32)
-    if separate:
-        number = split_patch(mask, np.nan_to_num(sure), minimum_px=minimum_m2 / float(np.prod(grid.pixel_size_m)))
-    outlines: dict[int, list[Any]] = {}
-    if number.max() == 1:
-        outlines[1] = [patch]
-    else:
-        for item, value in shapes(number, mask=mask, transform=here.transform):
-            outlines.setdefault(int(value), []).append(shapely.geometry.shape(item))
-    for value, rings in outlines.items():
-        of_part = sure[number == value]
-        known = confidence is not None and np.isfinite(of_part).any()
-        yield max(rings, key=shapely.area), float(100 * np.nanmean(of_part)) if known else np.nan
+    patches: NDArray[Any], grid: Grid, confidence: PixelRows | None, *, separate: bool, minimum_m2: float
+) -> Iterator[tuple[int, Any, float]]:
+    """The objects of patches, along pixel edges, each with its patch's place and its mean confidence in percent."""
+    bounds = shapely.bounds(patches).reshape(-1, 4)
+    size_px = np.prod(bounds[:, 2:] - bounds[:, :2] + 1e-9, axis=1) / float(np.prod(grid.pixel_size))
+    small = np.flatnonzero(size_px <= _LARGEST_PX)
+    portion = np.cumsum(size_px[small]) // _SHEET_PX
+    minimum_px = minimum_m2 / float(np.prod(grid.pixel_size_m))
+    known = confidence is not None
+    for places in np.split(small, np.flatnonzero(np.diff(portion)) + 1) if len(small) else ():
+        sheet = _Sheet.of(patches, places, grid)
+        sure = sheet.confidence(confidence)
+        height = _heights(sheet.number > 0, np.nan_to_num(sure)) if separate else np.zeros(sheet.number.shape)
+        seeds = _seeds(height, sheet.number) if separate else np.minimum(sheet.number, 1)
+        for k, (place, window, slot) in enumerate(zip(sheet.places, sheet.windows, sheet.slots, strict=True), 1):
+            inside = sheet.number[slot.slices] == k
+            number = _numbered(inside, seeds[slot.slices] * inside, height[slot.slices], minimum_px=minimum_px)
+            rings: dict[int, list[Any]] = {1: [patches[place]]}
+            if number.max() > 1:
+                rings = {}
+                for item, value in shapes(number, mask=inside, transform=grid.crop(window).transform):
+                    rings.setdefault(int(value), []).append(shapely.geometry.shape(item))
+            for value, outlines in rings.items():
+                percent = 100 * sure[slot.slices][number == value]
+                mean = float(np.nanmean(percent)) if known and np.isfinite(percent).any() else np.nan
+                yield place, max(outlines, key=shapely.area), mean
+    yield from ((int(place), patches[place], np.nan) for place in np.flatnonzero(size_px > _LARGEST_PX))
 
 
 def split_patch(mask: NDArray[np.bool_], sure: NDArray[np.float64], *, minimum_px: float) -> NDArray[np.int32]:
@@ -194,21 +241,34 @@ def split_patch(mask: NDArray[np.bool_], sure: NDArray[np.float64], *, minimum_p
     Returns:
         int32 [row, col]; 0 outside, 1 and on inside.
     """
+    inside = np.pad(mask, 1)
+    height = _heights(inside, np.pad(sure, 1))
+    return _numbered(inside, _seeds(height, inside.astype(np.int32)), height, minimum_px=minimum_px)[1:-1, 1:-1]
+
+
+def _heights(inside: NDArray[np.bool_], sure: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Distance to the edge times confidence, float64 [row, col]; nothing of a patch may lie on the rim."""
     from scipy.ndimage import distance_transform_edt, gaussian_filter
 
-    inside = np.pad(mask, 1)
-    smooth = gaussian_filter(np.where(inside, np.pad(sure, 1), 0.0), _SMOOTH_PX)
+    smooth = gaussian_filter(np.where(inside, sure, 0.0), _SMOOTH_PX)
     share = gaussian_filter(inside.astype(np.float64), _SMOOTH_PX)
-    height = distance_transform_edt(inside) * np.where(inside, smooth / np.maximum(share, 1e-9), 0.0)
-    seeds = _seeds(height)
+    return np.asarray(distance_transform_edt(inside) * np.where(inside, smooth / np.maximum(share, 1e-9), 0.0))
+
+
+def _numbered(
+    inside: NDArray[np.bool_], seeds: NDArray[np.int32], height: NDArray[np.float64], *, minimum_px: float
+) -> NDArray[np.int32]:
+    """Objects of one patch int32 [row, col] that grow from seeds; those below ``minimum_px`` go to their neighbours."""
+    used = np.unique(seeds[seeds > 0])
+    seeds = np.where(seeds > 0, np.searchsorted(used, seeds) + 1, 0).astype(np.int32)
     while seeds.max() > 1:
         number = np.where(inside, _flooded(seeds, height), 0).astype(np.int32)
         size = np.bincount(number.ravel(), minlength=seeds.max() + 1)[1:]
         if size.min() >= minimum_px:
-            return np.asarray(number[1:-1, 1:-1])
+            return number
         gone = int(size.argmin()) + 1
         seeds = np.where(seeds == gone, 0, seeds - (seeds > gone)).astype(np.int32)
-    return mask.astype(np.int32)
+    return inside.astype(np.int32)
 
 
 def _flooded(seeds: NDArray[np.int32], height: NDArray[np.float64]) -> NDArray[np.int32]:
@@ -222,35 +282,43 @@ def _flooded(seeds: NDArray[np.int32], height: NDArray[np.float64]) -> NDArray[n
     return number
 
 
-def _seeds(height: NDArray[np.float64]) -> NDArray[np.int32]:
-    """Number the peaks that a neck of less than _NECK of the lower one parts, int32 [row, col].
+def _seeds(height: NDArray[np.float64], patch: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Number the peaks of all patches (``patch`` from 1) that a neck below _NECK of the lower one parts [row, col].
 
-    The surface is flooded from above, level by level: where two islands meet, the lower one is a peak of its own only
+    Each patch is flooded from above, level by level: where two islands meet, the lower one is a peak of its own only
     if the water stands below _NECK of it; else it is a part of the other.
     """
-    from scipy.ndimage import label
+    from scipy.ndimage import label, maximum
 
-    seeds = np.zeros(height.shape, dtype=np.int32)
-    peaks: list[float] = []
-    top = float(height.max())
-    for level in np.linspace(top, 0, _LEVELS, endpoint=False):
-        islands, count = label(height >= level)
-        if count == 0:
-            continue
+    at = np.flatnonzero(patch)
+    high, own = height.ravel()[at], patch.ravel()[at] - 1
+    levels = np.linspace(maximum(height, patch, np.arange(1, patch.max() + 1)), 0, _LEVELS, endpoint=False)
+    seed = np.zeros(len(at), dtype=np.int32)
+    # Of each peak: height, its first pixel in ``at``, whether it is still one of its own.
+    peaks, root, alive = np.empty(0), np.empty(0, dtype=np.int64), np.empty(0, dtype=np.bool_)
+    flooded = np.zeros(patch.shape, dtype=np.bool_)
+    for level in levels:
+        flooded.ravel()[at] = high >= level[own]
+        islands, count = label(flooded)
+        island = islands.ravel()[at]
+        held = np.flatnonzero(alive)
+        where = island[root[held]]
+        order = np.lexsort((held, peaks[held], where))
+        lower = held[order[:-1][where[order][:-1] == where[order][1:]]]
+        alive[lower] = level[own[root[lower]]] < _NECK * peaks[lower]
+        fresh = np.ones(count + 1, dtype=np.bool_)
+        fresh[0] = fresh[where] = False
         highest = np.zeros(count + 1)
-        np.maximum.at(highest, islands.ravel(), height.ravel())
-        taken = [np.unique(seeds[(islands == k) & (seeds > 0)]) for k in range(1, count + 1)]
-        for k, own in enumerate(taken, 1):
-            if not len(own):
-                seeds[(islands == k) & (height == highest[k])] = len(peaks) + 1
-                peaks.append(float(highest[k]))
-            for one in own[np.argsort([peaks[i - 1] for i in own])][:-1]:
-                if level >= _NECK * peaks[one - 1]:
-                    seeds[seeds == one] = 0
-    used = np.unique(seeds[seeds > 0])
-    renumbered = np.zeros(len(peaks) + 1, dtype=np.int32)
-    renumbered[used] = np.arange(1, len(used) + 1)
-    return renumbered[seeds]
+        np.maximum.at(highest, island, high)
+        new = np.flatnonzero(fresh[island] & (high == highest[island]))
+        seed[new] = len(peaks) + np.cumsum(fresh)[island[new]]
+        root = np.append(root, new[np.unique(island[new], return_index=True)[1]])
+        peaks = np.append(peaks, highest[fresh])
+        alive = np.append(alive, np.ones(len(peaks) - len(alive), dtype=np.bool_))
+    seed[~np.append(True, alive)[seed]] = 0
+    found = np.zeros(patch.shape, dtype=np.int32)
+    found.ravel()[at] = seed
+    return found
 
 
 def object_frame(found: Objects, *, crs: CRS, scheme: ClassScheme) -> GeoDataFrame:

@@ -71,6 +71,16 @@ class StyledLayer:
     layer: str  # Its layer
 
 
+@dataclass(frozen=True)
+class RasterLayer:
+    """A raster and how it is shown."""
+
+    name: str  # What it is called in the layer panel
+    path: Path  # The file
+    grid: Grid  # Its grid
+    pipe: Markup  # Of its style
+
+
 def label_layer(path: Path, *, attribute: str, scheme: ClassScheme, layer: str) -> VectorLayer:
     """Training labels by the class names in their field."""
     return VectorLayer(path, attribute, style.scheme_categories(scheme, by_name=True), layer)
@@ -90,26 +100,30 @@ def write_project(
     chips: VectorLayer | None = None,
     findings: Sequence[StyledLayer] = (),
     mosaic: tuple[Path, Grid] | None = None,
+    steps: Sequence[RasterLayer] = (),
     title: str = "Land cover",
     sources: str = "",
     overwrite: bool = False,
 ) -> None:
     """Write a ``.qgz`` over the files of a run.
 
-    Labels are drawn on top as outlines; findings and chips are off at first. Several scenes get a group each.
+    Labels are drawn on top as outlines; findings and chips are off at first. Several scenes get a group each. Of
+    ``steps``, which are of one place, the first is shown.
 
     Raises:
         OutputError: the project exists or cannot be written.
         InputError: a vector file cannot be opened.
     """
     check_target(path, overwrite=overwrite)
-    grids = [scene.grid for scene in scenes] + ([mosaic[1]] if mosaic else [])
+    grids = [*(scene.grid for scene in scenes), *(step.grid for step in steps)] + ([mosaic[1]] if mosaic else [])
     crs = grids[-1].crs if mosaic else grids[0].crs
     bounds = [transform_bounds(grid.crs, crs, *grid.bounds) for grid in grids]
     box = [pick(values) for pick, values in zip((min, min, max, max), zip(*bounds, strict=True), strict=True)]
     draft = _Draft(path.parent, scheme)
     tree = [*draft.training(labels, chips), *draft.findings(findings), *draft.maps(scenes, mosaic)]
-    wide_m = (mosaic[1] if mosaic else scenes[0].grid).pixel_size_m[0] / grids[-1].pixel_size[0] * (box[2] - box[0])
+    tree += [draft.raster(item.name, item.path, item.grid, item.pipe, shown=item is steps[0], classes=True)
+             for item in steps]  # fmt: skip
+    wide_m = (mosaic[1] if mosaic else grids[0]).pixel_size_m[0] / grids[-1].pixel_size[0] * (box[2] - box[0])
     segment, unit = scale_bar_m(wide_m) / 2, "meters"
     if segment >= 1000:  # noqa: PLR2004 - metres in a kilometre
         segment, unit = segment / 1000, "km"

@@ -264,11 +264,10 @@ class _Walk:
 
     @classmethod
     def of(cls, points: NDArray[np.float64]) -> _Walk:
-        step = np.abs(np.diff(points, axis=0)).T
+        step = np.abs(points[1:] - points[:-1]).T
         middle = ((points[:-1] + points[1:]) / 2).T[::-1]
-        sums = (
-            np.concatenate([np.zeros((_AXES, 1)), np.cumsum(part, axis=1)], axis=1) for part in (step, step * middle)
-        )
+        sums = np.zeros((2, _AXES, len(points)))
+        np.cumsum([step, step * middle], axis=2, out=sums[:, :, 1:])
         return cls(points, *sums)
 
     def offset(self, wall: _Wall) -> float:
@@ -311,23 +310,23 @@ def _regular(polygon: Any, *, tolerance: float, right_angles: bool) -> Any:
     rectangle = shapely.oriented_envelope(polygon)
     if shapely.get_type_id(rectangle) != GeometryType.POLYGON:
         return polygon
-    candidates = [rectangle]
-    if usable:
-        candidates += [
-            _right_angled(polygon, simple, angle, tolerance=tolerance) for angle in _angles(simple, rectangle)
-        ]
-    candidates = [item for item in candidates if item is not None and item.is_valid]
-    shared = [iou(item, polygon) for item in candidates]
-    best = int(np.argmax(shared))
-    if usable and shared[best] < iou(simple, polygon) - _WORSE:
-        return simple
-    return candidates[best]
+    if not usable:
+        return rectangle
+    outlines = _cornered(polygon, simple, tolerance=tolerance)
+    made = (_right_angled(outlines, angle, tolerance=tolerance) for angle in _angles(simple, rectangle))
+    candidates = [item for item in made if item is not None and item.is_valid]
+    shared = iou(np.array([simple, *candidates], dtype=object), polygon)
+    shared[0] -= _WORSE
+    # The rectangle holds all of the polygon.
+    shared = np.append(shared, shapely.area(polygon) / shapely.area(rectangle))
+    order = [len(candidates) + 1, *range(1, len(candidates) + 1), 0]
+    return [simple, *candidates, rectangle][order[int(shared[order].argmax())]]
 
 
-def iou(one: Any, other: Any) -> float:
-    """Area that two polygons share over the area that either covers."""
+def iou(one: Any, other: Any) -> NDArray[np.float64]:
+    """Area that polygons share over the area that either covers, pair by pair."""
     both = shapely.area(shapely.intersection(one, other))
-    return float(both / (shapely.area(one) + shapely.area(other) - both))
+    return np.asarray(both / (shapely.area(one) + shapely.area(other) - both))
 
 
 def _angles(simple: Any, rectangle: Any) -> tuple[float, ...]:
@@ -339,26 +338,35 @@ def _angles(simple: Any, rectangle: Any) -> tuple[float, ...]:
     return float(mean), float(angle[length.argmax()]), float(np.arctan2(side[1], side[0]))
 
 
-def _right_angled(polygon: Any, simple: Any, angle: float, *, tolerance: float) -> Any:
-    """The right-angled polygon along a direction; None where there is none. Holes below the tolerance are filled."""
-    shell = _ring(polygon.exterior, simple.exterior, angle, tolerance=tolerance)
-    if shell is None:
-        return None
-    holes = []
+_Outline = tuple[NDArray[np.float64], list[int]]
+
+
+def _cornered(polygon: Any, simple: Any, *, tolerance: float) -> list[_Outline]:
+    """Points float64 [point, (x, y)] of the outline and of the holes that the tolerance leaves, and their corners."""
+    rings = [(polygon.exterior, simple.exterior)]
     for ring in polygon.interiors:
         corners = shapely.simplify(ring, tolerance)
         if shapely.area(shapely.Polygon(ring)) > (2 * tolerance) ** 2 and shapely.get_num_coordinates(corners) > _WALLS:
-            hole = _ring(ring, corners, angle, tolerance=tolerance)
-            holes += [] if hole is None else [hole]
-    return shapely.Polygon(shell, holes)
+            rings.append((ring, corners))
+    found = []
+    for ring, corners in rings:
+        points = shapely.get_coordinates(ring)
+        place = {tuple(point): index for index, point in enumerate(points[:-1].tolist())}
+        found.append((points, sorted(place[tuple(point)] for point in shapely.get_coordinates(corners)[:-1].tolist())))
+    return found
 
 
-def _ring(ring: Any, simple: Any, angle: float, *, tolerance: float) -> NDArray[np.float64] | None:
+def _right_angled(outlines: Sequence[_Outline], angle: float, *, tolerance: float) -> Any:
+    """The right-angled polygon along a direction; None where there is none."""
+    shell, *holes = (_ring(*outline, angle=angle, tolerance=tolerance) for outline in outlines)
+    return None if shell is None else shapely.Polygon(shell, [hole for hole in holes if hole is not None])
+
+
+def _ring(
+    points: NDArray[np.float64], corners: list[int], *, angle: float, tolerance: float
+) -> NDArray[np.float64] | None:
     """Corners float64 [corner, (x, y)] of a ring whose walls all run along ``angle`` or across it."""
     turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
-    points = shapely.get_coordinates(ring)
-    place = {tuple(point): index for index, point in enumerate(points[:-1].tolist())}
-    corners = sorted(place[tuple(point)] for point in shapely.get_coordinates(simple)[:-1].tolist())
     walk = _Walk.of(points @ turn.T)
     walls = _merged(walk, _walls(walk, corners), shortest=_SHORTEST * tolerance)
     if walls is None:

@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import numpy as np
+    from matplotlib.figure import Figure
 
     from pipeline.diagnostics.confidence import Reliability
     from pipeline.diagnostics.failures import AccuracyBy
@@ -123,6 +126,8 @@ class ValueFigures:
     quantity: Quantity  # Name and unit
     scores: tuple[ValueScore, ...]  # The network first, then the baselines
     samples: dict[str, NDArray[np.float64]]  # float64 [sample] by name: measured, every method, lower, upper
+    # Name of each scene and its map float32 [value, lower, upper; row; col], decimated, NaN without data
+    maps: tuple[tuple[str, NDArray[np.float32]], ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,6 +144,17 @@ class ObjectsView:
 
 
 @dataclass(frozen=True, eq=False)
+class ForecastView:
+    """A forecast of a series."""
+
+    draw: Callable[[], Figure]  # Errors by horizon and some cells
+    quantity: Quantity  # Of the maps
+    maps: tuple[tuple[str, NDArray[np.float32]], ...]  # Name of a step and float32 [median, lower, upper; row; col]
+    heads: tuple[str, ...]  # Heads of the table of errors
+    rows: tuple[tuple[str, ...], ...]  # Its rows
+
+
+@dataclass(frozen=True, eq=False)
 class ReportData:
     """Everything on the page; what a run does not have is empty and left out."""
 
@@ -150,6 +166,7 @@ class ReportData:
     areas: tuple[ClassArea, ...] = ()  # Mapped areas
     scores: tuple[Score, ...] = ()  # The network first, then the forests
     values: ValueFigures | None = None  # Of a continuous target
+    forecast: ForecastView | None = None  # Of a series
     # Methods with their (overall accuracy, macro-F1) on every pixel, where a full reference is known
     full_reference: tuple[tuple[str, tuple[float, float]], ...] = ()
     mapped_share: float | None = None  # Share of the scenes' pixels that have a class; None where that is not known

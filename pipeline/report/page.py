@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from pipeline.diagnostics.confidence import Reliability
+    from pipeline.quantity import Quantity
     from pipeline.report.data import MapView, ReportData, ValueFigures
 
 _HALF_CLASSES = 9  # an error matrix of more does not fit into half the page
@@ -71,6 +72,7 @@ def _render(data: ReportData, pictures: list[dict[str, Any]]) -> str:
     environment = Environment(loader=PackageLoader("pipeline.report"), autoescape=True, undefined=StrictUndefined)
     return environment.get_template("report.html.jinja").render(
         data=data,
+        kind=f"Map of {data.values.quantity.title}" if data.values else "Land-cover map",
         views=[_view(view, data) for view in data.views],
         pictures=pictures,
         legend=[(item.name, item.color) for item in data.scheme.classes],
@@ -116,10 +118,22 @@ def _drawings(data: ReportData) -> Iterator[Drawing]:
     yield from _accuracy_drawings(data)
     if data.values is not None and data.values.samples:
         yield from _value_drawings(data.values)
+    if data.forecast is not None:
+        caption = "Mean absolute error over the test steps, and three cells with what was known before the forecast."
+        yield Drawing("forecast", "Errors and cells", caption, data.forecast.draw, wide=True)
+        yield from _map_drawings(data.forecast.quantity, data.forecast.maps)
     yield from _learning_drawings(data)
 
 
+def _map_drawings(quantity: Quantity, maps: Sequence[tuple[str, NDArray[np.float32]]]) -> Iterator[Drawing]:
+    for number, (name, bands) in enumerate(maps, 1):
+        caption = "The mapped value, and how wide the interval is that should hold nine of ten values of single pixels."
+        draw = partial(target_figures.value_map, quantity, bands)
+        yield Drawing(f"values{number}", f"Values of {name}", caption, draw, wide=True)
+
+
 def _value_drawings(values: ValueFigures) -> Iterator[Drawing]:
+    yield from _map_drawings(values.quantity, values.maps)
     caption = "Held-out samples with the interval that should hold nine of ten; on the line both are the same."
     yield Drawing("scatter", "Predicted and measured", caption, lambda: target_figures.scatter(values))
     caption = "What is left, by tenths of the predicted values (orange): a slope says that extremes are missed."

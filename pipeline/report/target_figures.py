@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pipeline.forecast.rolling import Horizon
     from pipeline.forecast.series import Series
     from pipeline.forecast.times import Times
+    from pipeline.quantity import Quantity
     from pipeline.report.data import ObjectsView, ValueFigures
 
 _TALLEST_CM = 24.0
@@ -39,6 +40,20 @@ def objects(shown: ObjectsView) -> Figure:
     axes.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[])
     if axes.get_legend_handles_labels()[0]:
         figure.legend(loc="outside lower center", ncols=3, frameon=False)
+    return figure
+
+
+def value_map(quantity: Quantity, bands: NDArray[np.float32]) -> Figure:
+    """The value and the width of its interval, side by side; ``bands`` are float32 [value, lower, upper; row; col]."""
+    height, width = bands.shape[1:]
+    figure = blank(WIDE_CM, min(WIDE_CM / 2 * height / width + 2.0, _TALLEST_CM))
+    shown = (bands[0], f"{quantity.title}", "viridis"), (bands[2] - bands[1], "width of the interval", "magma")
+    for axes, (values, title, ramp) in zip(figure.subplots(1, 2), shown, strict=True):
+        low, high = np.nanpercentile(values, [2, 98]) if np.isfinite(values).any() else (0.0, 1.0)
+        picture = axes.imshow(values, cmap=ramp, vmin=low, vmax=high, interpolation="nearest")
+        axes.set(xticks=[], yticks=[])
+        axes.set_title(title, fontsize=9, loc="left")
+        figure.colorbar(picture, ax=axes, location="bottom", fraction=0.05, pad=0.02, extend="both")
     return figure
 
 

@@ -26,7 +26,7 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 
-from pipeline.errors import SceneError, SceneWarning
+from pipeline.errors import SceneError, SceneWarning, counted
 from pipeline.raster import Raster, as_error
 from pipeline.scenes.derived import Derived, DerivedReader, common_input, in_time_order, refuse_twice
 from pipeline.scenes.geotiff import open_geotiff
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from pipeline.scenes.scene import Scene, Source
 
 SECONDS_PER_DAY = 86_400.0
+# Bands of a layer this many times as far apart as usual have a gap between them.
+_GAP = 1.5
 
 
 @dataclass(frozen=True)
@@ -249,6 +251,7 @@ def series_layer(path: str, *, name: str, days: int, day: date | None) -> Layer:
         fix = "name the date of the samples in labels.value.date, or give the scene's acquired_utc (--date)"
         raise SceneError("a layer with dates needs the date of the scene", path=path, fix=fix)
     dates = band_dates(path)
+    _warn_of_gap(path, dates)
     first = day - timedelta(days=days)
     wanted = [i for i, found in enumerate(dates) if (found == day if days == 0 else first <= found < day)]
     if not wanted:
@@ -257,6 +260,17 @@ def series_layer(path: str, *, name: str, days: int, day: date | None) -> Layer:
         raise SceneError(f"layer has no band of the days before {day}", path=path, got=span, expected=expected)
     scene = open_geotiff(path, options=SceneOptions(bands=tuple(f"t{i}" for i in range(len(dates)))))
     return Layer("mean", replace(scene, bands=tuple(scene.bands[i] for i in wanted)), (name,))
+
+
+def _warn_of_gap(path: str, dates: Sequence[date]) -> None:
+    """SceneWarning on the widest gap in a series that is otherwise even: a mean over it is one of fewer days."""
+    apart = np.diff(np.unique(np.array(dates, dtype="datetime64[D]")).astype(np.int64))
+    usual = int(np.median(apart)) if len(apart) > 1 else 0
+    if usual and apart.max() > _GAP * usual:
+        widest = sorted(set(dates))[int(apart.argmax())]
+        when = f"after {widest} nothing for {apart.max()} days, usually every {counted(usual, 'day')}"
+        text = f"{path}: the layer has gaps, {when}: means there are those of fewer bands"
+        warnings.warn(text, SceneWarning, stacklevel=3)
 
 
 def band_dates(path: str) -> list[date]:

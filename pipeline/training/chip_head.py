@@ -19,6 +19,7 @@ from pipeline.errors import LabelError
 from pipeline.experts.experts import Expert, PixelTable, linear_scores, shrunk_discriminant, soften_discriminant
 from pipeline.experts.mixture import Mixture, fit_mixture
 from pipeline.experts.settings import ENOUGH_POLYGONS
+from pipeline.experts.shares import held_out_temperature
 from pipeline.legend import IGNORE_INDEX
 from pipeline.model.surroundings import ChipStatistics, chip_statistics
 from pipeline.training.batches import ContextSet
@@ -62,12 +63,6 @@ class ChipExperts:
     # The pretrained encoder whose features an expert sees; None where there is none
     frozen: FrozenFeatures | None = None
     whole: bool = False  # The network with context stands alone, and learns the whole mixture
-
-    @property
-    def temperature(self) -> float:
-        """What scores of the expert with a pretrained encoder are divided by; 1 where there is none."""
-        pairs = zip(self.mixture.experts, self.mixture.temperatures, strict=True)
-        return next((value for expert, value in pairs if expert.encoder), 1.0)
 
     def predict(self, x: torch.Tensor) -> NDArray[np.float32]:
         """What the network with context learns: probabilities float32 [chip, class] of standardised chips.
@@ -168,7 +163,11 @@ def train_on_statistics(
         soft = _mixed_chips(plain, features, labelled, settings=settings)
     networks = networks.judged(experts.mixture if experts is not None else None, settings, frozen=frozen)
     if frozen is not None and networks.context is not None:
-        temperature = experts.temperature if experts is not None else 1.0
+        pairs = zip(experts.mixture.experts, experts.mixture.temperatures, strict=True) if experts is not None else ()
+        learned = [own for expert, own in pairs if expert.encoder]
+        temperature = learned[0] if learned else held_out_temperature(
+            EXPERTS[-1], table, classes=classes, group_of=group_of, seed=settings.seed
+        )  # fmt: skip
         start_head(
             networks.context, chips.x[torch.from_numpy(labelled)], chips.index[labelled], temperature=temperature
         )

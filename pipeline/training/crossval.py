@@ -54,6 +54,8 @@ class Trial:
     # Of each method, changes with all that its result depends on but the split and the labelled pixels; without keys
     # what is in the folder is taken for that of the same settings
     keys: Mapping[Method, str] = field(default_factory=dict)
+    # What else is made of the network of a fold: given it, the test pixels of each scene, and the folder of the fold
+    after: Callable[[ModelBundle, Sequence[LabelledPixels], Path], None] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,6 +175,8 @@ def _predict(
         pixels = {scene.source.id: scene.pixels for scene in scenes}
         index = choose_chips(pixels, settings=trial.chips, split=split, scheme=scheme, head=settings.head)
         found = fit(scenes, split, scheme, index=index, settings=settings, folder=folder, objects=trial.objects)
+        if trial.after is not None:
+            trial.after(found.bundle, test, folder)
         return np.concatenate(
             [predict_pixels(found.bundle, scene.source, part) for scene, part in zip(scenes, test, strict=True)]
         )

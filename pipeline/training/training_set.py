@@ -16,8 +16,7 @@ import torch
 from pipeline.errors import LabelError, LabelWarning
 from pipeline.experts.experts import ENCODER_EXPERT, EXPERTS, PixelTable, fit_expert, soften_discriminant
 from pipeline.experts.mixture import RARER, Mixture, fit_mixture
-from pipeline.experts.settings import Deadline
-from pipeline.experts.shares import best_temperature, out_of_fold_probabilities
+from pipeline.experts.shares import held_out_temperature
 from pipeline.experts.weights import pixel_weights, turns
 from pipeline.legend import IGNORE_INDEX, MIN_CLASSES
 from pipeline.model.surroundings import LEVELS, REACH_PX, surroundings
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pipeline.experts.experts import Model
+    from pipeline.experts.settings import Deadline
     from pipeline.legend import ClassScheme
     from pipeline.splits.split import Split, TrainingScene
     from pipeline.training.chip_set import ChipSet
@@ -131,13 +131,9 @@ def training_set(
 
 def fit_probe(table: PixelTable, group_of: NDArray[np.int32], *, classes: int, settings: TrainingSettings) -> Model:
     """The discriminant of a pretrained encoder's columns, as sure as held-out groups of polygons say."""
-    seed = settings.seed
-    probe = fit_expert(ENCODER_EXPERT, table, trees=1, seed=seed)
-    held = out_of_fold_probabilities(
-        (ENCODER_EXPERT,), table, classes=classes, group_of=group_of, trees=1, seed=seed, deadline=Deadline(),
-        fitted=lambda: None,
-    )  # fmt: skip
-    soften_discriminant(probe, best_temperature(table, held[0]))
+    probe = fit_expert(ENCODER_EXPERT, table, trees=1, seed=settings.seed)
+    temperature = held_out_temperature(ENCODER_EXPERT, table, classes=classes, group_of=group_of, seed=settings.seed)
+    soften_discriminant(probe, temperature)
     return probe
 
 

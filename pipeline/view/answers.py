@@ -1,4 +1,4 @@
-"""What there is to look at (a class map, its rasters, its scene), and what the page may ask: tiles, values, lengths."""
+"""What there is to look at (a map, its layers, its scene), and what the page may ask: tiles, values, lengths."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import rasterio
 from rasterio.errors import RasterioError
 from rasterio.warp import transform, transform_bounds
@@ -25,54 +26,103 @@ from pipeline.maps.legends import read_counts, read_scheme
 from pipeline.maps.look import credit
 from pipeline.maps.style import LAYERS, PERCENT_NODATA
 from pipeline.raster import as_error
-from pipeline.view.tiles import Kind, Pool, SceneTiles, file_tile
+from pipeline.view.tiles import MOST_BYTE, Kind, ObjectTiles, Pool, SceneTiles, file_tile
 
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
 
     from pipeline.scenes.scene import Source
 
-CLASSES = "lc"
+CLASSES, OBJECTS = "lc", "objects"
+# Values of a map of three bands per quantity: the value or median, and its bounds.
+_BOUNDS = 3
+_LOOK_PX = 512
 
 
 @dataclass(frozen=True)
 class FileLayer:
-    """One band of a file of uint8 values."""
+    """One band of a file, classes or per cents as uint8 or values as floating point numbers; or polygons of objects."""
 
-    id: str  # Short and unique in its map: "lc", "conf", "probability-3" (the class with code 3)
+    id: str  # Short and unique in its map: "lc", "conf", "probability-3" (the class with code 3), "value-1", "objects"
     label: str  # What it is called
     path: Path  # The file
     band: int = 1  # From 1
-    nodata: int = PERCENT_NODATA  # Value that means "not seen"
-    # Stops of the colour ramp ``#rrggbb``, evenly spread from 0 to ``maximum``; empty for classes
+    nodata: int = PERCENT_NODATA  # Byte of a tile that means "not seen"
+    # Stops of the colour ramp ``#rrggbb``, evenly spread from ``minimum`` to ``maximum``; empty for classes
     colors: tuple[str, ...] = ()
-    maximum: int = 100  # Value of the last stop
+    minimum: float = 0  # Value of the first stop
+    maximum: float = 100  # Value of the last stop
     unit: str = "%"  # Of the values
+    scaled: bool = False  # Values that tiles hold scaled to bytes, MOST_BYTE for ``maximum``; else bytes are values
 
 
 @dataclass(frozen=True)
 class ViewedMap:
-    """A class map with what belongs to it."""
+    """A map of classes or values with what belongs to it."""
 
     name: str  # What the user calls it
     grid: Grid  # Where its pixels lie
-    scheme: ClassScheme  # Its legend
-    layers: tuple[FileLayer, ...]  # The classes first
+    scheme: ClassScheme | None  # Its legend; None of values without classes
+    layers: tuple[FileLayer, ...]  # The classes first, where there are any
     area_ha: Mapping[int, float]  # Area of each class code, as far as the file says
     scene: Source | None = None  # What it was made from, None where that is not known
 
 
-def open_viewed(path: Path, *, name: str, scene: Source | None = None) -> ViewedMap:
-    """A class map with the rasters beside it that bear its name: ``<scene>_conf.tif`` of ``<scene>_lc.tif`` ...
+def open_viewed(
+    path: Path, *, name: str, scene: Source | None = None, alike: Sequence[Path] = ()
+) -> ViewedMap:  # fmt: skip
+    """A map with the files beside it that bear its name: ``<scene>_conf.tif`` of ``<scene>_lc.tif`` ...
+
+    ``path`` is a class map, or a map of values or a step of a forecast; ``alike`` are maps of values that are shown in
+    the same colours.
 
     Raises:
-        InputError: a file cannot be opened, or is no class map of uint8 with a CRS.
-        LegendError: the map does not say what its codes mean.
+        InputError: a file cannot be opened, or is no map of uint8 or floating point numbers with a CRS.
+        LegendError: a class map does not say what its codes mean.
     """
-    grid, _ = _look(path)
-    scheme = read_scheme(path)
-    layers = FileLayer(CLASSES, classes_title(path), path, nodata=NODATA), *_beside(path, grid, scheme)
-    return ViewedMap(name, grid, scheme, layers, _areas(path), scene)
+    grid, _, kind = _look(path)
+    if kind.startswith("float"):
+        return ViewedMap(name, grid, None, tuple(_values_of(path, alike or (path,))), {}, scene)
+    if kind != "uint8":
+        raise InputError("not a class map", path=path, got=kind, expected="uint8, or floating point numbers of values")
+    scheme, files = read_scheme(path), scene_files(path)
+    layers = [FileLayer(CLASSES, classes_title(path), path, nodata=NODATA)]
+    if files.values and _look(files.values)[0].same_pixels_as(grid):
+        layers += _values_of(files.values, alike or (files.values,))
+    layers += _beside(path, grid, scheme)
+    if files.objects:
+        layers.append(FileLayer(OBJECTS, "Objects", files.objects, nodata=NODATA, unit=""))
+    return ViewedMap(name, grid, scheme, tuple(layers), _areas(path), scene)
+
+
+def _values_of(path: Path, alike: Sequence[Path]) -> Iterator[FileLayer]:
+    """The bands of a map of values; bounds are coloured as the value that they belong to."""
+    with as_error(InputError, "cannot open the map", path=path), rasterio.open(path) as dataset:
+        names, units = dataset.descriptions, dataset.units
+    limits: dict[int, tuple[float, float]] = {}
+    for band, (name, unit) in enumerate(zip(names, units, strict=True), 1):
+        main = band - (band - 1) % _BOUNDS if len(names) % _BOUNDS == 0 else band
+        if main not in limits:
+            limits[main] = _limits([path, *(file for file in alike if file != path)], main)
+        label = (name or f"Band {band}").replace(f" ({unit})", "")
+        label = label.removeprefix(f"{(names[main - 1] or '').replace(f' ({unit})', '')}, ") if band != main else label
+        low, high = limits[main]
+        yield FileLayer(
+            f"value-{band}", label, path, band, colors=VIRIDIS, minimum=low, maximum=high, unit=unit or "", scaled=True
+        )
+
+
+def _limits(paths: Sequence[Path], band: int) -> tuple[float, float]:
+    """Second and 98th percentile of a band of all files, from a thin sample."""
+    seen = []
+    for path in paths:
+        with as_error(InputError, "cannot open the map", path=path), rasterio.open(path) as dataset:
+            shape = tuple(min(side, _LOOK_PX) for side in dataset.shape)
+            values = dataset.read(band, out_shape=shape, masked=True).filled(np.nan)
+        seen.append(values[np.isfinite(values)])
+    every = np.concatenate(seen)
+    low, high = np.percentile(every, [2, 98]) if len(every) else (0.0, 1.0)
+    return float(low), float(high if high > low else low + 1.0)
 
 
 def _beside(path: Path, grid: Grid, scheme: ClassScheme) -> Iterator[FileLayer]:
@@ -80,28 +130,34 @@ def _beside(path: Path, grid: Grid, scheme: ClassScheme) -> Iterator[FileLayer]:
     files = scene_files(path)
     for layer in LAYERS:
         file = files.layers.get(layer.key)
-        if file and _look(file)[0].same_pixels_as(grid):
+        if file and _byte_grid(file)[0].same_pixels_as(grid):
             yield FileLayer(
                 layer.suffix, layer.label, file, colors=layer.colors, maximum=layer.maximum, unit=layer.unit
             )
     if files.probabilities:
-        own, bands = _look(files.probabilities)
+        own, bands = _byte_grid(files.probabilities)
         if own.same_pixels_as(grid) and bands == len(scheme):
             for band, item in enumerate(scheme.classes, start=1):
                 label = f"Probability of {item.name}"
                 yield FileLayer(f"probability-{item.code}", label, files.probabilities, band, colors=VIRIDIS)
 
 
-def _look(path: Path) -> tuple[Grid, int]:
-    """Grid and number of bands of a file of uint8."""
+def _look(path: Path) -> tuple[Grid, int, str]:
+    """Grid, number of bands and type of a file, types with a comma between them where they differ."""
     with as_error(InputError, "cannot open the map", path=path), rasterio.open(path) as dataset:
         types, crs, count = set(dataset.dtypes), dataset.crs, dataset.count
         place = (dataset.transform, dataset.height, dataset.width)
-    if types != {"uint8"}:
-        raise InputError("not a class map", path=path, got=", ".join(sorted(types)), expected="uint8")
     if crs is None:
         raise InputError("the map has no CRS", path=path, fix="set it with gdal_edit.py -a_srs")
-    return Grid(crs, *place), count
+    return Grid(crs, *place), count, ", ".join(sorted(types))
+
+
+def _byte_grid(path: Path) -> tuple[Grid, int]:
+    """Grid and number of bands of a file of uint8."""
+    grid, count, kind = _look(path)
+    if kind != "uint8":
+        raise InputError("not a layer of a class map", path=path, got=kind, expected="uint8")
+    return grid, count
 
 
 def _areas(path: Path) -> dict[int, float]:
@@ -133,7 +189,9 @@ class Answers:
         self.maps = tuple(maps)
         self.title = title
         self.basemap = basemap
-        paths = {layer.path for item in maps for layer in item.layers}
+        layers = [layer for item in maps for layer in item.layers]
+        paths = {layer.path for layer in layers if layer.id != OBJECTS}
+        self._objects = {layer.path: ObjectTiles(layer.path) for layer in layers if layer.id == OBJECTS}
         self._files = {path: Pool(partial(rasterio.open, path)) for path in paths}
         # Maps of one scene share its tiles.
         scenes = {id(item.scene): SceneTiles(item.scene) for item in maps if item.scene is not None}
@@ -164,12 +222,13 @@ class Answers:
             "crs": _crs_name(item),
             "size": list(item.grid.shape),
             "pixel_m": list(item.grid.pixel_size_m),
-            "legend": item.scheme.hash,
+            "legend": item.scheme.hash if item.scheme else "",
             "classes": [
-                {**entry, "area_ha": item.area_ha.get(int(entry["code"]))} for entry in item.scheme.to_json()
+                {**entry, "area_ha": item.area_ha.get(int(entry["code"]))} for entry in _classes(item)
             ],
             "layers": [
-                {key: getattr(layer, key) for key in ("id", "label", "nodata", "colors", "maximum", "unit")}
+                {key: getattr(layer, key) for key in ("id", "label", "nodata", "colors", "minimum", "maximum", "unit")}
+                | {"top": MOST_BYTE if layer.scaled else layer.maximum}
                 for layer in item.layers
             ],
             "scene": _describe_scene(scene) if scene else None,
@@ -179,16 +238,21 @@ class Answers:
         """(content type, bytes) of a tile; None where there is no such layer.
 
         A file's layer is its 256 x 256 stored values, row by row, one byte each: the page colours them, so that a class
-        is switched off without asking again. The scene ("true", "false") is a PNG.
+        is switched off without asking again. Values are scaled to bytes, and objects are the codes of their classes
+        along their outlines. The scene ("true", "false") is a PNG.
 
         Raises:
             InputError: a file cannot be read.
         """
         layers = self.maps[number].layers if 0 <= number < len(self.maps) else ()
         found = next((one for one in layers if one.id == layer), None)
+        if found is not None and layer == OBJECTS:
+            return BYTES, self._objects[found.path].tile(tile).tobytes()
         if found is not None:
+            limits = (found.minimum, found.maximum) if found.scaled else None
             with self._borrow(found.path) as dataset:
-                return BYTES, file_tile(dataset, tile, band=found.band, nodata=found.nodata).tobytes()
+                pixels = file_tile(dataset, tile, band=found.band, nodata=found.nodata, limits=limits)
+                return BYTES, pixels.tobytes()
         scene = self._scenes[number] if 0 <= number < len(self._scenes) else None
         kind: Kind = "true" if layer == "true" else "false"
         return (PNG, scene.tile(tile, kind)) if scene and layer in scene.bands else None
@@ -226,7 +290,10 @@ class Answers:
             "y": place[1] if place else None,
             "row": row,
             "col": col,
-            "class": next((entry for entry in item.scheme.to_json() if entry["code"] == code), None),
+            "class": next((entry for entry in _classes(item) if entry["code"] == code), None),
+            "object": next(
+                (self._objects[layer.path].at(lon, lat) for layer in item.layers if layer.id == OBJECTS), None
+            ),
             "values": [
                 {"id": layer.id, "label": layer.label, "value": values[layer.id], "unit": layer.unit}
                 for layer in item.layers
@@ -235,16 +302,17 @@ class Answers:
             "scene": self._scene_values(number, lon, lat),
         }
 
-    def _values(self, item: ViewedMap, row: int, col: int) -> dict[str, int | None]:
+    def _values(self, item: ViewedMap, row: int, col: int) -> dict[str, float | None]:
         """Layer -> stored value, None for nodata; every file is asked once."""
         window = Window(row, col, 1, 1).to_rasterio()
-        found: dict[str, int | None] = {}
-        for path in dict.fromkeys(layer.path for layer in item.layers):
+        found: dict[str, float | None] = {}
+        for path in dict.fromkeys(layer.path for layer in item.layers if layer.id != OBJECTS):
             layers = [layer for layer in item.layers if layer.path == path]
             with self._borrow(path) as dataset:
-                pixel = dataset.read([layer.band for layer in layers], window=window)[:, 0, 0]
+                pixel = dataset.read([layer.band for layer in layers], window=window, masked=True)[:, 0, 0]
             for layer, value in zip(layers, pixel.tolist(), strict=True):
-                found[layer.id] = None if value == layer.nodata else value
+                blank = value is None or not math.isfinite(value) or (not layer.scaled and value == layer.nodata)
+                found[layer.id] = None if blank else value
         return found
 
     def _scene_values(self, number: int, lon: float, lat: float) -> dict[str, Any] | None:
@@ -286,6 +354,10 @@ def _describe_scene(tiles: SceneTiles) -> dict[str, Any]:
         "acquired": when.date().isoformat() if when else None,
         "credit": credit(source),
     }
+
+
+def _classes(item: ViewedMap) -> list[dict[str, Any]]:
+    return item.scheme.to_json() if item.scheme else []
 
 
 def _bounds(item: ViewedMap) -> list[float]:

@@ -17,19 +17,27 @@ from typing import TYPE_CHECKING, Generic, Literal, Protocol, TypeVar
 
 import numpy as np
 import rasterio
+import shapely
 from affine import Affine
 from numpy.typing import NDArray
+from rasterio import warp
 from rasterio.crs import CRS
 from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
+from rasterio.features import rasterize
 from rasterio.transform import from_bounds
 from rasterio.warp import reproject, transform_bounds
+from scipy.ndimage import maximum_filter
 
 from pipeline.errors import GridError
 from pipeline.grid import Grid, Window
+from pipeline.labels.footprints import read_footprints
 from pipeline.maps.look import FALSE_COLOUR, choose_bands, shown_bands, stretch_limits
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from geopandas import GeoDataFrame
     from rasterio.io import DatasetReader
 
     from pipeline.raster import Raster
@@ -42,6 +50,8 @@ WEB_MERCATOR = CRS.from_epsg(3857)
 # The whole scene at this size takes a few megabytes and less than a second to read from a file with overviews.
 TOP_PX = 1024
 _HALO_PX = 2
+# Bytes of a tile: the largest that stands for a value, and what is drawn beside an outline.
+MOST_BYTE = CASING = 254
 Kind = Literal["true", "false"]
 Bands = tuple[str, str, str]
 
@@ -61,17 +71,74 @@ def tile_grid(z: int, x: int, y: int) -> Grid:
     return Grid(WEB_MERCATOR, from_bounds(*bounds, TILE_PX, TILE_PX), TILE_PX, TILE_PX)
 
 
-def file_tile(dataset: DatasetReader, tile: Grid, *, band: int, nodata: int) -> NDArray[np.uint8]:
+def file_tile(
+    dataset: DatasetReader, tile: Grid, *, band: int, nodata: int, limits: tuple[float, float] | None = None
+) -> NDArray[np.uint8]:
     """Stored values of one band, uint8 [row, col] of 256 x 256, ``nodata`` where the file has none.
 
-    The nearest pixel of the overview that fits: values are shown as they are in the file, never mixed.
+    With ``limits`` values from the lower to the upper one become 0 to MOST_BYTE, those beyond them too. It is the
+    nearest pixel of the overview that fits: values are shown as they are in the file, never mixed.
     """
     from rio_tiler import reader
 
     image = reader.part(
         dataset, tile.bounds, height=TILE_PX, width=TILE_PX, bounds_crs=tile.crs, dst_crs=tile.crs, indexes=(band,)
     )
-    return np.where(image.mask > 0, image.data[0], np.uint8(nodata)).astype(np.uint8)
+    values = image.data[0]
+    seen = (image.mask > 0) & np.isfinite(values)
+    if limits is not None:
+        share = (np.where(seen, values, limits[0]) - limits[0]) / (limits[1] - limits[0])
+        values = np.rint(MOST_BYTE * np.clip(share, 0, 1))
+    return np.where(seen, values, nodata).astype(np.uint8)
+
+
+class ObjectTiles:
+    """The objects of a GeoPackage as tiles of their outlines; safe to ask from many threads."""
+
+    def __init__(self, path: Path) -> None:
+        """Read nothing yet."""
+        self._path = path
+        self._lock = threading.Lock()
+
+    def tile(self, tile: Grid) -> NDArray[np.uint8]:
+        """Class codes uint8 [row, col] of 256 x 256 along outlines, CASING beside them, 0 elsewhere.
+
+        Raises:
+            InputError: the file cannot be read.
+        """
+        frame = self._objects
+        around = tile.crop(Window(-1, -1, tile.height + 2, tile.width + 2))
+        near = frame.sindex.query(shapely.box(*around.bounds))
+        lines = np.zeros(around.shape, dtype=np.uint8)
+        if len(near):
+            pairs = zip(shapely.boundary(frame.geometry.to_numpy()[near]), frame["code"].to_numpy()[near], strict=True)
+            lines = rasterize(pairs, out=lines, transform=around.transform, all_touched=True)
+        cased = np.where((lines == 0) & (maximum_filter(lines, 3) > 0), np.uint8(CASING), lines)
+        return np.asarray(cased[1:-1, 1:-1])
+
+    def at(self, lon: float, lat: float) -> dict[str, object] | None:
+        """What is known of the object that holds a place; None where there is none.
+
+        Raises:
+            InputError: the file cannot be read.
+        """
+        frame = self._objects
+        place = shapely.Point(*warp.transform("EPSG:4326", WEB_MERCATOR, [lon], [lat]))
+        near = frame.sindex.query(place, predicate="within")
+        row = frame.iloc[int(near[0])] if len(near) else None
+        return None if row is None else {
+            "id": int(row["id"]), "class": str(row["class"]), "area_m2": float(row["area_m2"]),
+            "confidence": float(row["confidence"]) if np.isfinite(row["confidence"]) else None,
+        }  # fmt: skip
+
+    @property
+    def _objects(self) -> GeoDataFrame:
+        with self._lock:
+            return self._frame
+
+    @cached_property
+    def _frame(self) -> GeoDataFrame:
+        return read_footprints(self._path, may_be_empty=True).to_crs(WEB_MERCATOR.to_wkt())
 
 
 class _Closable(Protocol):

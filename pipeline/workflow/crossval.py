@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from pipeline.splits.settings import ALL, METHODS, CrossvalSettings, Method
 from pipeline.training.crossval import FoldResult, Trial, cross_validate
 from pipeline.workflow.job import CROSSVAL as FILE
 from pipeline.workflow.job import LEARNING_CURVE, Job, refuse_other_figures
+from pipeline.workflow.objects import held_out_objects, held_out_tables, map_held_out
 from pipeline.workflow.outcome import Outcome, Progress, Table
 
 if TYPE_CHECKING:
@@ -49,7 +51,7 @@ def cross_validate_job(
     tables = []
     for kind in settings.kinds:
         found = _one_kind(folds, kind)
-        tables.append(_table(kind, found))
+        tables += [_table(kind, found), *held_out_tables(found.get("objects", ()), kind=kind)]
         data |= found if kind == settings.kinds[0] else {kind: found}
     if settings.random_folds:
         data["random_split"] = _random(folds)
@@ -98,7 +100,8 @@ def method_keys(job: Job) -> dict[Method, str]:
     """For each method a hash of all that its results depend on but folds and labelled pixels."""
     trees, seed = job.config.assessment.forest_trees, job.config.training.seed
     network: list[Any] = [job.config.chips.model_dump(mode="json"), job.config.training.model_dump(mode="json")]
-    network += [job.object_indices] if job.object_indices else []
+    objects = job.config.mapping.objects.model_dump(mode="json")
+    network += [job.object_indices, objects] if job.object_indices else []
     forest = hash_of([job.input_hash, trees, seed])
     return {"forest": forest, "forest_neighbourhood": forest, "network": hash_of([job.input_hash, network])}
 
@@ -150,9 +153,12 @@ class _Folds:
 
     def run(
         self, splits: Sequence[Split], *, folder: str, seed: int, said: str,
-        scenes: Sequence[TrainingScene] | None = None, first_fold: int = 0,
+        scenes: Sequence[TrainingScene] | None = None, first_fold: int = 0, mapped: bool = False,
     ) -> list[FoldResult]:  # fmt: skip
-        """Folds with the job's settings, in a folder of their own; what is there and current is not done again."""
+        """Folds with the job's settings, in a folder of their own; what is there and current is not done again.
+
+        ``mapped``: the objects of the held-out ground of each are mapped too, where the job has any.
+        """
         job, where = self.job, self.job.folder / FOLDER / folder
         methods = tuple(name for name in METHODS if name in self.settings.methods)
         every = range(first_fold, first_fold + len(splits))
@@ -164,6 +170,7 @@ class _Folds:
         trial = Trial(
             job.config.training, job.config.chips, job.config.assessment.forest_trees, where, methods,
             job.object_indices, resume=True, keys=method_keys(job),
+            after=partial(map_held_out, job, self.scenes) if mapped and job.object_codes else None,
         )  # fmt: skip
         return cross_validate(
             self.scenes if scenes is None else scenes, job.scheme, splits, trial=trial, only=only,
@@ -183,6 +190,7 @@ class _Folds:
 def _one_kind(folds: _Folds, kind: str) -> dict[str, Any]:
     settings, plan = folds.settings, folds.plan(kind)
     results: list[FoldResult] = []
+    objects: list[dict[str, Any]] = []
     count = 0
     for seed in settings.seeds:
         splits = folds.draw(plan, seed=seed)
@@ -191,13 +199,19 @@ def _one_kind(folds: _Folds, kind: str) -> dict[str, Any]:
             raise ConfigError("option --only-folds", got=settings.only_folds, expected=f"numbers 1..{len(splits)}")
         learned = folds.job.config.training.learned_parts
         warn_of_untaught(splits, folds.scenes, folds.job.scheme, kind=kind, learned=learned)
-        results += folds.run(splits, folder=plan.name(seed=seed), seed=seed, said=f"{kind}, seed {seed}")
+        name = plan.name(seed=seed)
+        own = folds.run(splits, folder=name, seed=seed, said=f"{kind}, seed {seed}", mapped=True)
+        results += own
+        mapped = {item.fold: splits[item.fold] for item in own if item.method == "network"}
+        where = folds.job.folder / FOLDER / name
+        objects += held_out_objects(folds.job, folds.scenes, mapped, folder=where, seed=seed)
     done = {str(name): sum(item.method == name for item in results) for name in METHODS}
     split = {"kind": kind, "seeds": list(settings.seeds), "folds_in_all": count, "done": done}
     if kind != "polygons":
         split |= {"block_m": plan.block_m, "buffer_m": splits[0].buffer_m}
     complete = all(done[name] == count for name in settings.methods)
-    return {"split": split, "complete": complete} | folds.figures(results)
+    found = {"split": split, "complete": complete} | folds.figures(results)
+    return found | ({"objects": objects} if objects else {})
 
 
 def _random(folds: _Folds) -> dict[str, Any]:
@@ -222,7 +236,8 @@ def _point(folds: _Folds, share: int) -> dict[str, Any]:
         name = plan.name(seed=seed)
         splits = [fewer_polygons(split, pixels, share=share / ALL, seed=seed) for split in folds.draw(plan, seed=seed)]
         where = name if share == ALL else f"{name}_share{share}"
-        results += folds.run(splits, folder=where, seed=seed, said=f"{share} % of the polygons, seed {seed}")
+        said = f"{share} % of the polygons, seed {seed}"
+        results += folds.run(splits, folder=where, seed=seed, said=said, mapped=share == ALL)
     found = {prefix: summary(results, method) for prefix, method in _CURVES.items()}
     pooled = {
         f"{prefix}{name}": item["pooled"][name]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import rasterio
 import rasterio.shutil
+import yaml
 from numpy.typing import NDArray
 from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
@@ -19,15 +20,23 @@ from rasterio.io import MemoryFile
 from pipeline import __version__
 from pipeline.documents import read_yaml
 from pipeline.errors import ConfigError, OutputError, SceneError
-from pipeline.files import check_target, prepare_folder, whole_file, write_json
+from pipeline.files import check_target, prepare_folder, whole_file, write_json, write_text
 from pipeline.forecast.frames import Past, all_rows, look_back
 from pipeline.forecast.network import Trained, train_forecast
 from pipeline.forecast.rolling import NETWORK, Horizon, evaluate
 from pipeline.forecast.series import Series, read_known, read_layers, read_series
-from pipeline.forecast.settings import ForecastSettings
+from pipeline.forecast.settings import FACTS, ForecastSettings
 from pipeline.forecast.times import find_seasons, times_after
+from pipeline.legend import VIRIDIS
+from pipeline.maps.legends import sidecar_paths
+from pipeline.maps.project import RasterLayer, write_project
+from pipeline.maps.style import qml, ramp_pipe
+from pipeline.quantity import Quantity
+from pipeline.report.data import ForecastView, ReportData
+from pipeline.report.page import write_report
 from pipeline.report.style import save
 from pipeline.report.target_figures import forecast_figure
+from pipeline.runs import environment
 from pipeline.settings import checked, section_of
 from pipeline.workflow.outcome import Outcome, Progress, Table
 
@@ -35,7 +44,7 @@ if TYPE_CHECKING:
     from pipeline.forecast.times import Times
 
 
-FACTS, FIGURE = "forecast.json", "forecast"
+FIGURE, REPORT = "forecast", "report.html"
 QUANTILES = ("lower", "median", "upper")
 _TEST_FRAC = 0.1
 _FEWEST_LEARNED = 16
@@ -60,14 +69,34 @@ def forecast_settings(given: Sequence[Path], *, changes: Sequence[str]) -> Forec
     return known.model_copy(update=own.model_dump(exclude_unset=True))
 
 
-def forecast_series(settings: ForecastSettings, *, output: Path, overwrite: bool, progress: Progress) -> Outcome:
-    """Test forecasts on the last steps of a series, then learn from all of it and write those of the next steps.
+def check_series(settings: ForecastSettings) -> Outcome:
+    """What a series holds and how it would be tested, before anything is learned.
 
     Raises:
         SceneError: a series that cannot be forecast.
-        OutputError: a file exists, or cannot be written.
     """
     series = read_series(settings.series)
+    start, seasons = _tested(series, settings)
+    rows = (
+        ("steps", f"{len(series.times)}, {_iso(series.times[0])} to {_iso(series.times[-1])}"),
+        ("cells", f"{len(series.row)} of {series.grid.height} x {series.grid.width}"),
+        ("channels", ", ".join(series.channels)),
+        ("known", f"{np.isfinite(series.values).mean():.1%} of the values"),
+        ("cycles in steps", ", ".join(map(str, seasons)) or "none seen: name them in seasons"),
+        ("tested on", f"the last {len(series.times) - start} steps, from {_iso(series.times[start])}"),
+    )
+    return Outcome(
+        summary=f"{series.name}: no error found; {settings.ahead} steps ahead of {len(series.times)}",
+        tables=(Table("series", ("", ""), rows),), data={"steps": len(series.times), "seasons": list(seasons)},
+    )  # fmt: skip
+
+
+def _tested(series: Series, settings: ForecastSettings) -> tuple[int, tuple[int, ...]]:
+    """The first step that is tested, and the cycles that the steps before it show.
+
+    Raises:
+        SceneError: too few steps before it, or layers that do not meet the series.
+    """
     steps = len(series.times)
     start = steps - (settings.test_steps or max(1, round(_TEST_FRAC * steps)))
     seasons = settings.seasons or find_seasons(series.times, until=start)
@@ -77,6 +106,29 @@ def forecast_series(settings: ForecastSettings, *, output: Path, overwrite: bool
             "series has too few steps before those of the test", path=settings.series[0], got=start,
             expected=f"{least} or more: a cycle and the steps ahead", fix="set test_steps, seasons or ahead lower",
         )  # fmt: skip
+    every = np.concatenate([series.times, times_after(series.times, settings.ahead, seasons=seasons)])
+    _beside(series, settings, every)
+    return start, tuple(seasons)
+
+
+def _beside(
+    series: Series, settings: ForecastSettings, times: Times
+) -> tuple[NDArray[np.float32] | None, NDArray[np.float32] | None]:
+    """What is known at all times, and of all cells, beside the series."""
+    known = read_known(settings.known, times) if settings.known else None
+    return known, read_layers(settings.layers, series) if settings.layers else None
+
+
+def forecast_series(settings: ForecastSettings, *, output: Path, overwrite: bool, progress: Progress) -> Outcome:
+    """Test forecasts on the last steps of a series, then learn from all of it and write those of the next steps.
+
+    Raises:
+        SceneError: a series that cannot be forecast.
+        OutputError: a file exists, or cannot be written.
+    """
+    series = read_series(settings.series)
+    start, seasons = _tested(series, settings)
+    steps = len(series.times)
     times = times_after(series.times, settings.ahead, seasons=seasons)
     # Dates in the names, with hours and minutes where the steps of the series have them.
     daily = (series.times.astype("datetime64[D]") == series.times).all()
@@ -85,7 +137,14 @@ def forecast_series(settings: ForecastSettings, *, output: Path, overwrite: bool
     if any(output.exists() and Path(source).is_dir() and output.samefile(source) for source in settings.series):
         raise OutputError("forecasts would become steps of the series", path=output, fix="choose another folder")
     prepare_folder(output)
-    for path in [*targets, output / FACTS, *(output / f"{FIGURE}.{kind}" for kind in ("png", "svg"))]:
+    project = output / f"{series.name}.qgz"
+    for path in [
+        *targets,
+        project,
+        output / FACTS,
+        output / REPORT,
+        *(output / f"{FIGURE}.{kind}" for kind in ("png", "svg")),
+    ]:
         check_target(path, overwrite=overwrite)
     learned = partial(_trained, series, settings, times=times, seasons=seasons, progress=progress)
     horizons = evaluate(*learned(until=start), start=start, progress=progress)
@@ -93,15 +152,23 @@ def forecast_series(settings: ForecastSettings, *, output: Path, overwrite: bool
     facts = _facts(series, settings, start=start, seasons=seasons, horizons=horizons)
     for path, time, layers in zip(targets, times, quantiles, strict=True):
         _write_step(path, series, layers, tags={"TIME": _iso(time), "FORECAST": facts["made"]}, overwrite=overwrite)
-    figures, _ = save(
-        lambda: forecast_figure(series, horizons=horizons, times=times, quantiles=quantiles), output / FIGURE
-    )
+    _write_styles(project, targets, series, quantiles, overwrite=overwrite)
+    draw = partial(forecast_figure, series, horizons=horizons, times=times, quantiles=quantiles)
+    figures, _ = save(draw, output / FIGURE)
     write_json(output / FACTS, facts, what="the facts of the forecast")
+    summary, table = _summary(series, horizons, start=start), _table(horizons)
+    first = np.asarray(series.on_cells(quantiles[0])[[1, 0, 2], 0])
+    page = ReportData(
+        title=series.name, scheme=Quantity(series.name).scheme, lead=f"Forecast of {summary}",
+        forecast=ForecastView(draw, Quantity(series.channels[0]), ((targets[0].stem, first),), table.heads, table.rows),
+        settings=yaml.safe_dump(facts["settings"], sort_keys=False), environment=environment(),
+    )  # fmt: skip
     return Outcome(
-        summary=_summary(series, horizons, start=start),
-        written=(*targets, *figures, output / FACTS),
-        hint="each file has bands of median, lower and upper bound (90 %) and its TIME in its tags",
-        tables=(_table(horizons),),
+        summary=summary,
+        written=(project, *targets, *write_report(output / REPORT, page)[:1], *figures, output / FACTS),
+        hint=f"each file has bands of median, lower and upper bound (90 %) and its TIME in its tags; open {project} in "
+        f"QGIS, or landcover view {output}",
+        tables=(table,),
         data=facts,
     )
 
@@ -110,12 +177,10 @@ def _trained(
     series: Series, settings: ForecastSettings, *, times: Times, until: int, seasons: Sequence[int], progress: Progress
 ) -> tuple[Past, Trained]:
     """What is known before a step, and a network that has learned from it."""
-    every = np.concatenate([series.times, times])
+    known, fixed = _beside(series, settings, np.concatenate([series.times, times]))
     past = look_back(
-        series.values, seasons=seasons, neighbours=series.neighbours(), until=until,
-        known=read_known(settings.known, every) if settings.known else None,
-        fixed=read_layers(settings.layers, series) if settings.layers else None,
-    )  # fmt: skip
+        series.values, seasons=seasons, neighbours=series.neighbours(), until=until, known=known, fixed=fixed
+    )
     return past, train_forecast(past, until=until, settings=settings, progress=progress)
 
 
@@ -146,6 +211,22 @@ def _write_step(
                 target.update_tags(number, TIME=tags["TIME"])
             target.update_tags(TIFFTAG_SOFTWARE=f"landcover {__version__}", **tags)
         rasterio.shutil.copy(memory.name, part, driver="COG", compress="DEFLATE", predictor="YES")
+
+
+def _write_styles(
+    project: Path, targets: Sequence[Path], series: Series, quantiles: NDArray[np.float32], *, overwrite: bool
+) -> None:
+    """A style beside each step, and a project of all of them; one ramp per channel, so that steps can be compared."""
+    layers = []
+    for number, channel in enumerate(series.channels):
+        low, high = np.nanpercentile(quantiles[:, QUANTILES.index("median"), number], [2, 98])
+        pipe = ramp_pipe(3 * number + 1, VIRIDIS, minimum=low, maximum=high if high > low else low + 1, unit="")
+        layers += [RasterLayer(path.stem.replace(series.name, channel), path, series.grid, pipe) for path in targets]
+        if number == 0:
+            for path in targets:
+                write_text(sidecar_paths(path)[1], qml(pipe))
+    scheme, title = Quantity(series.name).scheme, f"Forecast of {series.name}"
+    write_project(project, (), scheme=scheme, steps=layers, title=title, overwrite=overwrite)
 
 
 def _facts(

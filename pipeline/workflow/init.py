@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline.bands import centre_um
 from pipeline.config import SCHEMA_VERSION, Config, load_config
@@ -92,14 +92,16 @@ class _Given:
 def write_config(
     scenes: Sequence[str], *, labels: Path, field: str, layer: str | None, output: Path, overwrite: bool,
     options: SceneOptions = AS_FOUND, encoding: str | None = None, complete: str | None = None,
-    objects: Sequence[str] = (),
+    objects: Sequence[str] = (), kind: Literal["class", "value"] | None = None,
 ) -> Outcome:  # fmt: skip
     """Write a configuration for scenes and labels, and say what was found.
 
     With ``complete`` ("scene", or polygons within which every object is drawn) the ground outside all polygons is a
     class too; ``objects`` names the classes that are mapped as objects, of complete footprints of one class that one.
+    ``kind`` says what the field holds; without it, its values do.
 
     Raises:
+        ConfigError: objects of a measurement.
         OutputError: ``output`` exists and is not to be overwritten.
         SceneError, LabelError: scenes or labels that cannot be read.
     """
@@ -113,7 +115,12 @@ def write_config(
         raise ConfigError(f"{BACKGROUND!r} is the ground around complete objects", got="it among --objects", fix=fix)
     opened, empty = _with_values(_open(scenes, options))
     given = _Given(scenes, opened, _stated(opened, options), labels, field, layer, encoding, output, empty)
-    if field and not objects and is_continuous(labels, field=field, layer=layer, encoding=encoding):
+    if kind == "value" and (objects or complete or not field):
+        raise ConfigError("--kind value", expected="--field with the measurement, without --objects and --complete")
+    measured = (
+        field and kind is None and not objects and is_continuous(labels, field=field, layer=layer, encoding=encoding)
+    )
+    if kind == "value" or measured:
         return _write_value_config(given)
     return _write_class_config(given, complete=complete, objects=tuple(objects))
 
@@ -277,7 +284,7 @@ def find_classes(
             path=labels,
             got=f"{len(names)}, such as {', '.join(names[:3])}",
             expected=f"at most {MAX_CLASSES}",
-            fix="name the field with the class",
+            fix="name the field with the class, or say --kind value if it measures something",
         )
     return sorted(names, key=int) if all(re.fullmatch(r"-?[0-9]+", name) for name in names) else names
 

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from rasterio.crs import CRS
 
 from pipeline.accuracy.assess_estimators import Estimate
-from pipeline.accuracy.assess_objects import ObjectFigures, match_objects, object_figures
+from pipeline.accuracy.assess_objects import Matches, ObjectFigures, match_objects, object_figures, pooled
 from pipeline.errors import InputError, LabelError, LegendError, counted
 from pipeline.files import check_target, write_json
-from pipeline.labels.footprints import is_vector, read_footprints
+from pipeline.labels.footprints import is_vector, outlined, read_footprints
 from pipeline.labels.geometries import metric_crs
 from pipeline.labels.rasterise import to_grid_crs
 from pipeline.legend import ClassScheme, scheme_for
@@ -34,18 +34,22 @@ from pipeline.maps.objects import (
 )
 from pipeline.maps.pixels import FilePixels, row_bands
 from pipeline.maps.rings import regular_outlines
-from pipeline.maps.vectors import check_geopackage_name
+from pipeline.maps.vectors import PackageLayer, check_geopackage_name, write_geopackage
 from pipeline.report.data import MapView, ObjectsView
 from pipeline.splits.split import Part
 from pipeline.workflow.accuracy import percent, with_interval
-from pipeline.workflow.outcome import Outcome, Table
+from pipeline.workflow.outcome import Outcome, Table, no_progress
 
 if TYPE_CHECKING:
     from geopandas import GeoDataFrame
 
     from pipeline.accuracy.settings import MatchSettings
     from pipeline.grid import Grid
+    from pipeline.labels.rasterise import LabelledPixels
     from pipeline.maps.settings import ObjectSettings
+    from pipeline.model.bundle import ModelBundle
+    from pipeline.scenes.scene import Source
+    from pipeline.splits.split import Split, TrainingScene
     from pipeline.workflow.job import Job
 
 HEADS = ("scene", "class", "F1", "precision", "recall", "PoLiS (m)", "objects right", "footprints")
@@ -220,45 +224,143 @@ def object_accuracy(job: Job) -> list[dict[str, Any]]:
     Where the footprints are not complete an unmatched object may be right: only recall is given. Scenes without a
     footprint of the test part are left out.
     """
-    frame = job.labels.frame
-    tested = frame[np.isin(frame["poly_id"], job.split.polygons(Part.TEST))]
-    found = []
+    complete = bool(job.config.labels.complete)
+    tested, found = job.split.polygons(Part.TEST), []
+    codes = outlined(job.labels, job.object_codes)
     for source in job.sources:
-        predicted = read_footprints(job.objects_of(source.id), may_be_empty=True)
-        extent = shapely.box(*source.grid.bounds)
-        here = tested[shapely.intersects(np.asarray(to_grid_crs(tested, source.grid).geometry.array), extent)]
-        for code in job.object_codes:
-            name = job.scheme.by_code(code).name
-            footprints = frame[(frame["code"] == code) & frame.geometry.geom_type.str.contains("Polygon")]
-            if not (here["code"] == code).any():
-                continue
-            ours = predicted[predicted["class"] == name] if len(predicted) else predicted
-            complete = bool(job.config.labels.complete)
-            figures = object_figures(match_objects(ours, footprints, area=here, one_place=True), complete=complete)
-            found.append({"scene": source.id, "class": name, **figures.to_json()})
+        here = _tested_here(job, source, tested)
+        for code in codes:
+            if (here["code"] == code).any():
+                figures = object_figures(_matches(job, job.objects_of(source.id), code, here), complete=complete)
+                found.append({"scene": source.id, "class": job.scheme.by_code(code).name, **figures.to_json()})
     return found
 
 
+def _tested_here(job: Job, source: Source, tested: NDArray[np.int32]) -> GeoDataFrame:
+    """The label polygons of some ids that meet a scene, in its CRS."""
+    frame = job.labels.frame
+    here = to_grid_crs(frame[np.isin(frame["poly_id"], tested)], source.grid)
+    return here[here.intersects(shapely.box(*source.grid.bounds))]
+
+
+def _footprints(job: Job, code: int) -> GeoDataFrame:
+    frame = job.labels.frame
+    return frame[(frame["code"] == code) & frame.geometry.geom_type.str.contains("Polygon")]
+
+
+def _matches(job: Job, path: Path, code: int, ground: GeoDataFrame) -> Matches:
+    """Mapped objects of a class against its footprints, of which those count whose inner point lies on the ground."""
+    predicted, footprints = read_footprints(path, may_be_empty=True), _footprints(job, code)
+    ours = predicted[predicted["class"] == job.scheme.by_code(code).name] if len(predicted) else predicted
+    return match_objects(ours, footprints, area=ground, one_place=True)
+
+
+# Of the products of a map, those that the objects of a fold need none of.
+_NOT_HELD_OUT: dict[str, Any] = {
+    "applicability": False, "sets": None, "polygons": False, "probabilities": False, "entropy": False, "margin": False,
+    "seam_figure": False, "mosaic": None,
+}  # fmt: skip
+
+
+def map_held_out(
+    job: Job, scenes: Sequence[TrainingScene], bundle: ModelBundle, tested: Sequence[LabelledPixels], folder: Path
+) -> None:
+    """Map the objects of the ground that a fold holds out into ``folder``, as ``landcover run`` maps a scene.
+
+    Around it so much is mapped that objects across its border are whole.
+    """
+    from pipeline.workflow.scene_maps import MapOrder, map_scene  # torch, which assessing does without
+
+    for scene, pixels in zip(scenes, tested, strict=True):
+        if not len(pixels):
+            continue
+        here = _tested_here(job, scene.source, pixels.polygon_ids())
+        bounds = here[here["code"].isin(job.object_codes)].bounds.to_numpy()
+        margin = float((bounds[:, 2:] - bounds[:, :2]).max()) if len(bounds) else 0.0
+        around = here.set_geometry(here.buffer(margin)).dissolve()[["geometry"]]
+        area = write_geopackage(folder / f"{scene.source.id}_ground.gpkg", [PackageLayer("mapped", around)], what="it")
+        settings = job.config.mapping.model_copy(update={**_NOT_HELD_OUT, "aoi": str(area)})
+        order = MapOrder(folder, settings, overwrite=True, force=True)
+        map_scene(bundle, scene.source, order, progress=no_progress)
+
+
+def held_out_objects(
+    job: Job, scenes: Sequence[TrainingScene], splits: Mapping[int, Split], *, folder: Path, seed: int
+) -> list[dict[str, Any]]:
+    """Figures of each class of objects pooled over mapped folds, by their number from 0, JSON-ready.
+
+    A footprint is held out as a whole, in one fold. An object counts in the fold on whose ground its inner point lies.
+    """
+    found = []
+    for code in outlined(job.labels, job.object_codes) if job.object_codes else ():
+        parts, folds, across = list[Matches](), list[dict[str, int]](), 0
+        for number, split in splits.items():
+            own = list[Matches]()
+            for scene, pixels in zip(scenes, split.tested([item.pixels for item in scenes]), strict=True):
+                path = folder / f"fold{number}" / f"{scene.source.id}_objects.gpkg"
+                if len(pixels):
+                    here = _tested_here(job, scene.source, pixels.polygon_ids())
+                    own.append(_matches(job, path, code, here))
+                    across += _across(own[-1], here.to_crs(metric_crs(_footprints(job, code))), scene.source.grid)
+            if own:
+                mine = pooled(own)
+                hits = int(mine.counted[0][mine.pairs[:, 0]].sum())
+                folds.append({"fold": number + 1, "predicted": int(mine.counted[0].sum()), "matched": hits,
+                              "reference": int(mine.counted[1].sum())})  # fmt: skip
+                parts.append(mine)
+        if parts:
+            figures = object_figures(pooled(parts), complete=bool(job.config.labels.complete)).to_json()
+            name = job.scheme.by_code(code).name
+            found.append({"class": name, "seed": seed, "folds": folds, "across_border": across, **figures})
+    return found
+
+
+def _across(found: Matches, ground: GeoDataFrame, grid: Grid) -> int:
+    """How many objects that count reach more than a pixel beyond the ground, both in one plane of metres."""
+    ours = found.predicted[found.counted[0]]
+    held = ground.union_all().buffer(max(grid.pixel_size_m))
+    shapely.prepare(held)
+    return int((~shapely.covers(held, ours)).sum())
+
+
+def held_out_tables(found: Sequence[Mapping[str, Any]], *, kind: str) -> tuple[Table, ...]:
+    """What :func:`held_out_objects` gives, as a table."""
+    if not found:
+        return ()
+    rows = tuple(
+        (f"{item['seed']}", f"{len(item['folds'])}", item["class"], *_figure_texts(item), f"{item['across_border']}")
+        for item in found
+    )
+    notes = (
+        f"intervals: {found[0]['intervals']}",
+        (
+            "footprints are held out whole; an object counts in the fold on whose ground its inner point lies, whole "
+            "as the fold's network maps it, those across the border of that ground too"
+        ),
+    )
+    heads = ("seed", "folds", *HEADS[1:], "across the border")
+    return (Table(f"objects at IoU {found[0]['iou_threshold']:g}, folds by {kind} pooled", heads, rows, notes),)
+
+
 def accuracy_rows(found: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, ...], ...]:
-    """What :func:`object_accuracy` gives, as rows of text: scene, class, then as HEADS."""
-    rows = []
-    for item in found:
-        known = (item[name] for name in ("f1", "precision", "recall", "polis_m"))
-        texts = (with_interval(Estimate(part["estimate"], ci95=part["ci95"]), ".2f") for part in known)
-        counts = f"{item['matched']} of {item['predicted']}", str(item["reference"])
-        rows.append((item["scene"], item["class"], *texts, *counts))
-    return tuple(rows)
+    """What :func:`object_accuracy` gives, as rows of text under HEADS."""
+    return tuple((item["scene"], item["class"], *_figure_texts(item)) for item in found)
+
+
+def _figure_texts(item: Mapping[str, Any]) -> tuple[str, ...]:
+    known = (item[name] for name in ("f1", "precision", "recall", "polis_m"))
+    texts = (with_interval(Estimate(part["estimate"], ci95=part["ci95"]), ".2f") for part in known)
+    return (*texts, f"{item['matched']} of {item['predicted']}", str(item["reference"]))
 
 
 def objects_views(job: Job, views: Sequence[MapView], accuracy: Mapping[str, Any]) -> tuple[ObjectsView, ...]:
     """What the report shows of the objects of each scene, with the footprints of the test part."""
-    frame, known = job.labels.frame, accuracy.get("objects", ())
-    tested = frame[np.isin(frame["poly_id"], job.split.polygons(Part.TEST)) & frame["code"].isin(job.object_codes)]
-    found = []
+    known, found = accuracy.get("objects", ()), []
+    named = [job.scheme.by_name(name).code for name in {item["class"] for item in known}]
     for source, view in zip(job.sources, views, strict=True):
         predicted = read_footprints(job.objects_of(source.id), may_be_empty=True)
-        here = to_grid_crs(tested, source.grid)
-        here = here[here.intersects(shapely.box(*source.grid.bounds))]
+        here = _tested_here(job, source, job.split.polygons(Part.TEST))
+        here = here[here["code"].isin(named)]
         matched = match_objects(predicted, here, one_place=True).pairs[:, 1] if len(here) and len(predicted) else ()
         hit = np.isin(np.arange(len(here)), matched)
         own = [item for item in known if item["scene"] == source.id]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import rasterio
 import torch
 from numpy.typing import NDArray
 
@@ -173,8 +174,17 @@ def _gather(job: Job) -> ReportData:
     with (job.folder / SAMPLES).open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     columns = {name: np.array([float(row[name]) for row in rows]) for name in rows[0]} if rows else {}
-    values = ValueFigures(quantity_of(job), scores, columns)
-    return replace(common_data(job), values=values, sampling=VALUE_SAMPLING, ahead=accuracy.get("ahead", ""))
+    data = common_data(job)
+    views = zip(job.mapped, data.views, strict=True)
+    maps = tuple((view.name, _decimated(job.map_of(source.id, "value"), view.codes.shape)) for source, view in views)
+    values = ValueFigures(quantity_of(job), scores, columns, maps)
+    return replace(data, values=values, sampling=VALUE_SAMPLING, ahead=accuracy.get("ahead", ""))
+
+
+def _decimated(path: Path, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """The bands of a map of values float32 [band, row, col] of another size, NaN without data."""
+    with rasterio.open(path) as dataset:
+        return np.asarray(dataset.read(out_shape=(dataset.count, *shape), masked=True).filled(np.nan))
 
 
 def _scenes(job: Job, ids: NDArray[np.int32]) -> list[TrainingScene]:

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from pipeline.config import load_config
+from pipeline.config import is_forecast_job, load_config
 from pipeline.errors import ConfigError, InputError, PipelineError, SceneWarning, counted
+from pipeline.forecast.settings import FACTS, run_folder
 from pipeline.process import need_package
 from pipeline.runs import RESOLVED
 from pipeline.scenes.opening import open_scene
@@ -21,7 +22,7 @@ from pipeline.workflow.outcome import Outcome
 if TYPE_CHECKING:
     from pipeline.scenes.scene import Source
 
-_SUFFIX = "_lc"
+_SUFFIX, _VALUES = "_lc", "_value"
 _PLACES = ("{z}", "{x}", "{y}")
 
 
@@ -31,9 +32,9 @@ def open_viewer(
 ) -> tuple[ViewServer, Outcome]:  # fmt: skip
     """A server that listens and has still to be run, and the outcome.
 
-    ``paths`` are run folders, folders of maps, configurations of runs, or class maps; ``scenes`` those of maps that do
-    not know theirs, one for all of them or one per map. ``basemap`` has {z}, {x} and {y}; without ``credit`` its host
-    is named.
+    ``paths`` are run folders, folders of maps or forecasts, configurations of runs, or maps; ``scenes`` those of
+    maps that do not know theirs, one for all of them or one per map. ``basemap`` has {z}, {x} and {y}; without
+    ``credit`` its host is named.
 
     Raises:
         ConfigError: options that do not fit, or rio-tiler is not installed.
@@ -45,13 +46,9 @@ def open_viewer(
     maps = gather_maps(paths, scenes=scenes)
     title = ", ".join(dict.fromkeys(_title(path) for path in paths))
     server = ViewServer(Answers(maps, title=title, basemap=background), port=port)
-    mapped = [item.layers[0].path for item in maps]
-    values = next((f for path in mapped if (f := path.with_name(f"{_stem(path)}_value.tif")).exists()), None)
-    classes = f"of continuous maps the value classes are shown; for the values open {values} in QGIS\n"
     outcome = Outcome(
         summary=f"{counted(len(maps), 'map')} at {server.url}",
-        hint=f"{classes if values else ''}only this machine can open this address, and only while this command runs; "
-        "Ctrl-C ends it",
+        hint="only this machine can open this address, and only while this command runs; Ctrl-C ends it",
         data={"url": server.url, "port": server.port, "maps": [item.name for item in maps]},
     )
     return server, outcome
@@ -78,7 +75,9 @@ def gather_maps(paths: Sequence[Path], *, scenes: Sequence[str] = ()) -> tuple[V
         if run not in known:
             known[run] = {} if given else run_scenes(run)
         scene = given[number % len(given)] if given else known[run].get(_stem(file))
-        found.append(open_viewed(file, name=name, scene=scene))
+        # Steps of a forecast are shown in the same colours.
+        alike = [other for _, other in files if other.parent == file.parent] if _is_forecast(file.parent) else []
+        found.append(open_viewed(file, name=name, scene=scene, alike=alike))
     return tuple(found)
 
 
@@ -112,15 +111,23 @@ def check_basemap(url: str | None, credit: str | None) -> Basemap | None:
 
 
 def _map_files(path: Path) -> list[Path]:
-    """The class maps that a path stands for."""
+    """The maps that a path stands for; of a map of values its classes, which lie beside it."""
     if path.suffix.lower() in {".yaml", ".yml"}:
-        path = Path(load_config(path).output)
+        path = run_folder(path) if is_forecast_job(path) else Path(load_config(path).output)
     if not path.is_dir():
-        return [path]
+        classes = path.with_name(f"{path.stem.removesuffix(_VALUES)}{_SUFFIX}.tif")
+        return [classes if path.stem.endswith(_VALUES) and classes.exists() else path]
     for folder in (path / "maps", path):
         if found := sorted(folder.glob(f"*{_SUFFIX}.tif")):
             return found
-    raise InputError("no maps in the folder", path=path, expected="maps/*_lc.tif", fix="map first: landcover run")
+    if _is_forecast(path) and (steps := sorted(path.glob("*.tif"))):
+        return steps
+    expected = f"maps/*_lc.tif, or a {FACTS}"
+    raise InputError("no maps in the folder", path=path, expected=expected, fix="map first: landcover run")
+
+
+def _is_forecast(folder: Path) -> bool:
+    return (folder / FACTS).is_file()
 
 
 def _stem(file: Path) -> str:

@@ -202,3 +202,20 @@ def test_a_class_that_the_map_lacks_is_named(tmp_path: Path, capsys: pytest.Capt
     status, line = said(capsys, "objects", mask, "--class", "house", "-o", tmp_path / "out.gpkg")
     assert status == 2
     assert "no class called 'house'" in line
+
+
+def test_crossval_maps_and_assesses_what_each_fold_holds_out(finished: Path, tmp_path: Path) -> None:
+    config = yaml.safe_load((finished.parent / "buildings.yaml").read_text(encoding="utf-8"))
+    again = tmp_path / "again.yaml"
+    again.write_text(yaml.safe_dump(config | {"output": str(tmp_path / "run")}), encoding="utf-8")
+    options = ("--folds", "2", "--methods", "network", "--random-folds", "0", "--quiet")
+    assert main(["crossval", str(again), *options]) == 0
+    data = json.loads((tmp_path / "run" / "crossval.json").read_text(encoding="utf-8"))
+    (found,) = data["objects"]
+    with rasterio.open(finished.parent / "aerial.tif") as file:
+        inside = gpd.read_file(SAMPLE / "buildings.gpkg").intersects(shapely.box(*file.bounds))
+    assert found["reference"] == sum(fold["reference"] for fold in found["folds"]) == inside.sum()
+    assert [found[name] for name in ("predicted", "matched")] == [
+        sum(fold[name] for fold in found["folds"]) for name in ("predicted", "matched")
+    ]
+    assert found["f1"]["estimate"] > 0.3

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
+from scipy.stats import norm
 
 from pipeline.errors import LabelError
 from pipeline.experts.interpolation import Field
@@ -76,9 +77,33 @@ def test_interval_factor_makes_nine_of_ten_lie_within():
     rng = np.random.default_rng(1)
     spread = np.stack([-rng.uniform(0.5, 1.0, 2000), rng.uniform(0.5, 1.0, 2000)], axis=1)
     rest = 2.0 * rng.standard_normal(2000)
-    factor = interval_factor(rest, spread)
+    factor = interval_factor(rest, spread, weight=np.ones(2000), group=np.arange(2000))
     inside = (rest >= factor * spread[:, 0]) & (rest <= factor * spread[:, 1])
     assert inside.mean() == pytest.approx(0.9, abs=0.005)
+
+
+@pytest.mark.parametrize("groups", [12, 16, 40])
+def test_intervals_hold_in_new_groups_whose_samples_err_together(groups):
+    """Of normal errors that are the same in all of a group, the share of new groups within follows from the factor."""
+    rng, share = np.random.default_rng(2), []
+    for _ in range(300):
+        size = rng.integers(5, 40, groups)
+        rest = np.repeat(rng.standard_normal(groups), size) + 0.01 * rng.standard_normal(size.sum())
+        spread, group = np.tile([-1.0, 1.0], (len(rest), 1)), np.repeat(np.arange(groups), size)
+        factor = interval_factor(rest, spread, weight=1.0 / size[group], group=group)
+        share.append(2 * norm.cdf(factor) - 1)
+    assert 0.89 < np.mean(share) < 0.97
+
+
+def test_a_polygon_of_many_pixels_counts_once():
+    """Thirty small errors of each of 100 polygons do not hide the errors of 100 points, which are as many samples."""
+    rng = np.random.default_rng(3)
+    scale, size = np.repeat([0.1, 1.0], 100), np.repeat([30, 1], 100)
+    rest = np.repeat(scale * rng.standard_normal(200), size)
+    polygon = np.repeat(np.arange(200), size)
+    factor = interval_factor(rest, np.tile([-1.0, 1.0], (len(rest), 1)), weight=1 / size[polygon], group=polygon)
+    inside = (2 * norm.cdf(factor / 0.1) - 1 + 2 * norm.cdf(factor) - 1) / 2
+    assert inside == pytest.approx(0.9, abs=0.03)
 
 
 def test_samples_of_one_group_are_refused():

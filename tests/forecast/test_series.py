@@ -66,6 +66,13 @@ def test_gaps_become_unknown_steps(tmp_path):
     assert np.isfinite(series.values).all(axis=(1, 2)).sum() == 38
 
 
+def test_a_channel_that_ends_early_is_said(tmp_path):
+    paths = [one_file(tmp_path / "a.tif"), one_file(tmp_path / "b.tif", VALUES[:-3], DATES[:-3])]
+    with pytest.warns(SceneWarning, match="3 steps of 40 of b are missing or without data .* such as 2020-02-09"):
+        series = read_series(paths)
+    assert np.isnan(series.values[-3:, 1]).all()
+
+
 def test_flat_steps_and_dead_cells_are_left_out(tmp_path):
     values = VALUES.copy()
     values[7] = 0

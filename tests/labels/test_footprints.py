@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import geopandas as gpd
@@ -14,7 +15,7 @@ from rasterio.crs import CRS
 from pipeline.errors import LabelError, LabelWarning
 from pipeline.grid import Grid, Window
 from pipeline.labels import footprints
-from pipeline.labels.footprints import check_pixel_size, read_footprints, widths_m, with_ground
+from pipeline.labels.footprints import check_pixel_size, outlined, read_footprints, widths_m, with_ground
 from pipeline.labels.rasterise import burn
 from pipeline.labels.source import Labels, read_labels
 from pipeline.legend import UNLABELLED, ClassScheme, LandClass
@@ -137,3 +138,12 @@ def test_self_crossing_footprints_are_repaired_with_a_word(tmp_path: Path) -> No
         frame = read_footprints(write(tmp_path / "bow.gpkg", [bow, shapely.box(20, 20, 30, 30)]))
     assert frame.geometry.is_valid.all()
     assert len(frame) == 2
+
+
+def test_pixels_and_points_are_no_outlines_of_objects(tmp_path: Path) -> None:
+    labels = labels_of(tmp_path, [box(5, 5, 15, 12), box(20, 5, 40, 12)])
+    assert outlined(labels, (1,)) == (1,)
+    with pytest.warns(LabelWarning, match="labels of background are points, or none, not an outline per object"):
+        assert outlined(labels, (1, 2)) == (1,)
+    with pytest.warns(LabelWarning, match="labels of building are pixels of a raster"):
+        assert outlined(replace(labels, path=tmp_path / "map.tif"), (1,)) == ()

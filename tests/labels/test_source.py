@@ -19,7 +19,7 @@ from shapely.geometry import LineString, MultiPoint, Point, Polygon, box
 from pipeline.errors import LabelError, LabelWarning
 from pipeline.labels.source import read_labels
 from pipeline.labels.vectors import class_values
-from pipeline.legend import ClassScheme, LandClass
+from pipeline.legend import ClassScheme, LandClass, scheme_for
 
 SCHEME = ClassScheme((LandClass(10, "Tree cover", "#006400"), LandClass(80, "Water", "#0064c8")))
 TREE, WATER, LAKE = box(0, 0, 10, 10), box(20, 0, 30, 10), box(40, 0, 50, 10)
@@ -301,3 +301,46 @@ def test_what_people_draw_is_repaired_as_before(tmp_path: Path) -> None:
     wavy = Polygon(np.stack([turns * 10, 50 * np.sin(turns)], axis=1))
     report = read_labels(_write(tmp_path / "a.gpkg", [wavy, WATER], ["tree", "water"]), field="class").report
     assert (report.repaired, report.polygons) == (1, 2)
+
+
+def test_words_for_nothing_known_are_unlabelled_unless_a_class(tmp_path: Path) -> None:
+    path = _write(tmp_path / "a.gpkg", [box(i, 0, i + 1, 1) for i in range(6)], ["wood", "field", "?", "n/a", "NA", ""])
+    with pytest.warns(LabelWarning, match=r"3 features whose class is '\?', 'NA', 'n/a' left unlabelled"):
+        labels = read_labels(path, field="class")
+    assert labels.scheme.names == ("field", "wood")
+    assert (labels.report.unlabelled, labels.report.unknown_class, len(labels)) == (4, 0, 2)
+    with pytest.warns(LabelWarning, match=r"2 features whose class is '\?', 'n/a'"):
+        named = read_labels(path, field="class", scheme=scheme_for(["wood", "field", "NA"])[0])
+    assert named.polygons_per_class()["NA"] == 1
+
+
+def test_numbers_with_decimals_are_classes_only_with_a_word(tmp_path: Path) -> None:
+    with pytest.warns(LabelWarning, match=r"numbers with decimals, 3.5, 4.5, taken as classes; if it measures"):
+        read_labels(_write(tmp_path / "a.gpkg", [TREE, WATER], [3.5, 4.5]), field="class")
+
+
+def test_a_csv_of_points_is_read_by_its_degrees(tmp_path: Path) -> None:
+    path = tmp_path / "plots.csv"
+    path.write_text("Longitude;Latitude;class\n9.5;48.1;wood\n9.6;48.2;field\n;;wood\n", encoding="utf-8")
+    labels = read_labels(path, field="class", points=True, point_radius_m=10)
+    assert (labels.report.empty, len(labels), labels.frame.crs.to_epsg()) == (1, 2, 4326)
+    centre = labels.frame.geometry.iloc[0].centroid
+    assert (centre.x, centre.y) == pytest.approx((9.5, 48.1), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("x,y,class\n500000,5200000,wood\n", "does not say where its rows lie; got x, y, class; expected columns lon"),
+        ("class\nwood\n", "does not say where its rows lie; got class"),
+        ("lon,lat,class\n500000,5200000,wood\n", "1 rows of lon and lat are no degrees; got 500000, 5200000"),
+        ("lon,lat,kind\n9,48,wood\n", "labels have no field 'class'; expected one of lon, lat, kind"),
+    ],
+)
+def test_a_csv_without_places_is_refused_in_one_line(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "plots.csv"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(LabelError) as error:
+        read_labels(path, field="class", points=True)
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)

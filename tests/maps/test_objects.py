@@ -149,3 +149,21 @@ def test_a_disc_is_one_peak_and_two_that_touch_are_two() -> None:
 def test_no_objects_make_an_empty_frame() -> None:
     none = Objects(np.empty(0, dtype=object), np.empty(0, dtype=np.uint8), np.empty(0))
     assert object_frame(none, crs=GRID.crs, scheme=SCHEME).empty
+
+
+def test_patches_together_are_separated_as_each_alone(tmp_path: Path) -> None:
+    rng = np.random.default_rng(4)
+    cells = [(row, col) for row in range(0, 120, 40) for col in range(0, 160, 40)]
+    codes, sure = np.full(GRID.shape, 2, dtype=np.uint8), rng.integers(50, 100, GRID.shape).astype(np.uint8)
+    for row, col in cells:
+        place, centres = np.indices((40, 40)), rng.uniform(12, 28, (2, 2, 1, 1))
+        discs = [np.hypot(*(place - centre)) < 8 for centre in centres]
+        codes[row : row + 40, col : col + 40][np.any(discs, axis=0)] = 1
+    together = found(codes, tmp_path, confidence=sure, min_area_m2=4)
+    alone = []
+    for row, col in cells:
+        one = np.full_like(codes, 2)
+        one[row : row + 40, col : col + 40] = codes[row : row + 40, col : col + 40]
+        alone += found(one, tmp_path, confidence=sure, min_area_m2=4).geometry.tolist()
+    assert len(together) > len(cells)
+    assert {shape.wkb for shape in together.geometry} == {shape.wkb for shape in alone}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ import torch
 
 from pipeline.errors import ModelError
 from pipeline.model.export import deepness_metadata, export_onnx, export_torch, exportable
+from pipeline.model.network import build_network
+from pipeline.model.spec import NetworkSpec
 
 SCALE, OFFSET = [1e-4, 1e-4], [-0.1, -0.1]
 
@@ -23,6 +26,18 @@ def reference(bundle, dn):
     values = torch.from_numpy(dn) * 1e-4 - 0.1
     with torch.no_grad():
         return bundle.network()(bundle.preprocess.apply(values, torch.ones((1, 32, 32), dtype=torch.bool))).softmax(1)
+
+
+@pytest.fixture
+def probed(bundle):
+    """The first member is one with an encoder's columns."""
+    columns = build_network(NetworkSpec(3, 3, depth=3, columns=True, surroundings=True))
+    return replace(bundle, members=(columns, bundle.members[1]))
+
+
+def test_onnxruntime_gives_what_columns_give(probed, dn, tmp_path):
+    pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
+    test_onnxruntime_gives_the_codes_of_torch(probed, dn, tmp_path, "values")
 
 
 @pytest.mark.parametrize("feed", ["values", "deepness"])

@@ -219,7 +219,14 @@ def test_the_head_of_a_chip_network_starts_as_the_linear_probe(frozen, known):
     network = build_networks(head, classes=4, chip_px=24, preprocess=PREPROCESS, frozen=frozen, units=UNITS).context
     start_head(network, x, index)
     with torch.inference_mode():
-        assert (network.eval()(x).argmax(1).numpy() == index).mean() > 0.9
+        before = network.eval()(x)
+    assert (before.argmax(1).numpy() == index).mean() > 0.9
+    start_head(network, x, index, temperature=4.0)
+    with torch.inference_mode():
+        after = network.eval()(x)
+    seen = list(set(known))
+    shown = [score[:, seen] - score[:, seen].mean(1, keepdim=True) for score in (before, after)]
+    assert (shown[0] - 4.0 * shown[1]).abs().max() <= 0.02 * shown[0].abs().max()
 
 
 @pytest.mark.parametrize(

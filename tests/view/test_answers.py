@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import geopandas as gpd
+import morecantile
 import numpy as np
 import pytest
 import rasterio
+import shapely
 from pyproj import Geod, Transformer
 
 from pipeline.errors import InputError
 from pipeline.grid import Grid
+from pipeline.maps.objects import write_objects
 from pipeline.scenes.opening import open_scene
 from pipeline.scenes.stack import stack_scenes
 from pipeline.view.answers import BYTES, PNG, Answers, measure_ground, open_viewed
-from pipeline.view.tiles import tile_grid
+from pipeline.view.tiles import CASING, tile_grid
 from tests.fakes.rasters import write_raster
 from tests.fakes.viewed_maps import LIBRARY_NOTES, METRES, SCHEME, write_world
 
@@ -138,3 +142,28 @@ def test_units_of_a_stack_are_those_of_its_dates(tmp_path):
     scene = open_scene(write_world(tmp_path, "a").scene)
     dates = [replace(scene, acquired_utc=datetime(2020, month, 1, tzinfo=UTC)) for month in (5, 7)]
     assert set(stack_scenes(dates).units) == {"reflectance"}
+
+
+def test_objects_are_outlines_in_tiles_and_named_at_a_place(tmp_path):
+    world = write_world(tmp_path, "here")
+    left, top = world.grid.xy(60, 60)
+    house = shapely.box(left - 205, top - 105, left + 205, top + 105)
+    row = {"id": [7], "class": ["wood <b>"], "code": [2], "area_m2": [86100.0], "confidence": [71.5], "vertices": [4]}
+    frame = gpd.GeoDataFrame(row, geometry=[house], crs=world.grid.crs.to_string())
+    write_objects(tmp_path / "maps" / "here_objects.gpkg", frame, scheme=SCHEME)
+    viewed = open_viewed(world.class_map, name="here")
+    assert viewed.layers[-1].label == "Objects"
+    answers = Answers([viewed], title="")
+    inside, outside = (answers.point(0, *lonlat(world.grid, row, 60))["object"] for row in (60, 90))
+    assert inside == {"id": 7, "class": "wood <b>", "area_m2": 86100.0, "confidence": 71.5}
+    assert outside is None
+    lon, lat = lonlat(world.grid, 60, 60)
+    found = morecantile.tms.get("WebMercatorQuad").tile(lon, lat, 15)
+    tile = tile_grid(15, found.x, found.y)
+    drawn = np.frombuffer(answers.tile(0, "objects", tile)[1], np.uint8).reshape(256, 256)
+    answers.close()
+    assert set(np.unique(drawn)) == {0, 2, CASING}
+    mercator = Transformer.from_crs(world.grid.crs, "EPSG:3857", always_xy=True).transform
+    there = shapely.transform(house, lambda xy: np.column_stack(mercator(*xy.T)))
+    edge = shapely.buffer(shapely.boundary(there), tile.pixel_size[0])
+    assert (rasterio.features.rasterize([edge], (256, 256), transform=tile.transform)[drawn == 2] == 1).all()

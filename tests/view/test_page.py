@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,12 @@ import pytest
 from PIL import Image
 from pyproj import Geod, Transformer
 
+from pipeline.maps.geotiff import write_values
+from pipeline.quantity import Quantity
 from pipeline.scenes.opening import open_scene
 from pipeline.view.answers import Answers, Basemap, open_viewed
 from pipeline.view.server import ViewServer
+from tests.fakes.pixels import ArrayPixels
 from tests.fakes.viewed_maps import DEGREES, LIBRARY_NOTES, METRES, SCHEME, World, write_world
 
 pytestmark = LIBRARY_NOTES
@@ -112,8 +116,13 @@ def open_page(browser: Any) -> Iterator[Any]:
     """Opens maps in a new page; at the end nothing may have gone wrong and no request may have left loopback."""
     opened: list[Tab] = []
 
-    def open_one(*shown: World, basemap: Basemap | None = None, width: int = 960, scheme: str = "light") -> Tab:
-        maps = [open_viewed(one.class_map, name=one.scene.stem, scene=open_scene(one.scene)) for one in shown]
+    def open_one(*shown: World | Path, basemap: Basemap | None = None, width: int = 960, scheme: str = "light") -> Tab:
+        maps = [
+            open_viewed(one.class_map, name=one.scene.stem, scene=open_scene(one.scene))
+            if isinstance(one, World)
+            else open_viewed(one, name=one.stem)
+            for one in shown
+        ]
         server = ViewServer(Answers(maps, title="A <b>title</b> & more", basemap=basemap))
         threading.Thread(target=server.serve, daemon=True).start()
         look = {"color_scheme": scheme, "reduced_motion": "reduce"}
@@ -151,6 +160,26 @@ def test_map_and_scene_appear_with_names_and_colours(open_page, worlds, kind):
     assert set(page.evaluate(COLOURS, "stack")) == {",".join(map(str, item.rgb)) for item in SCHEME.classes}
     assert re.fullmatch(r"[\d.]+ k?m", page.locator(".leaflet-control-scale-line").inner_text())
     assert page.locator(".leaflet-control-attribution").first.inner_text().startswith("Leaflet")
+
+
+def test_values_without_classes_have_a_ramp_and_numbers_at_a_click(open_page, tmp_path):
+    values = np.linspace(0.2, 0.4, METRES.width, dtype=np.float32) * np.ones((3, METRES.height, 1), dtype=np.float32)
+    paths = [tmp_path / f"{step}.tif" for step in ("first", "second")]
+    for path in paths:
+        write_values(path, ArrayPixels(values), grid=METRES, quantity=Quantity("ndvi", "", 0.0, 1.0))
+    tab = open_page(*paths)
+    page = tab.page
+    assert page.locator("[data-row]").count() == 1
+    assert page.locator("#legend h2").all_inner_texts() == ["NDVI"]
+    least, _, most = map(float, page.locator("#legend .ticks span").all_inner_texts())
+    assert (least, most) == pytest.approx(np.percentile(values, [2, 98]), abs=0.001)
+    shown = {tuple(map(int, color.split(","))) for color in page.evaluate(COLOURS, "stack")}
+    assert len(shown) > 50
+    assert {(68, 1, 84), (253, 231, 37)} & shown
+    page.mouse.click(500, 300)
+    page.wait_for_selector("#card:not([hidden])")
+    assert page.locator("#card .bars .name").all_inner_texts()[:3] == ["ndvi", "5 % quantile", "95 % quantile"]
+    assert 0.2 <= float(page.locator("#card .bars .figure").first.inner_text()) <= 0.4
 
 
 def test_the_swipe_moves_by_mouse_and_keys(open_page, worlds):

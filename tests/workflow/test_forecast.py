@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import yaml
 from pipeline.cli import main
 from pipeline.forecast.settings import ForecastSettings
 from pipeline.workflow.forecast import forecast_settings
+from pipeline.workflow.view import gather_maps
 from tests.fakes.rasters import write_raster
 from tests.forecast.conftest import planted_values
 
@@ -58,6 +60,33 @@ def test_facts_and_figure_are_written(made):
         assert horizon["count"] == 15 * 11
         assert horizon["best"] in horizon["mae"]
     assert (made / "forecast.png").stat().st_size > 10_000
+    page = (made / "report.html").read_text(encoding="utf-8")
+    assert "Forecast of ndvi: 3 steps ahead" in page
+    assert all(f"<td>{horizon['mae']['network']:.4g}</td>" in page for horizon in facts["horizons"])
+    assert "Values of ndvi_2012-07-01" in page
+
+
+def test_steps_are_shown_in_the_same_colours_by_qgis_and_the_viewer(made):
+    maps = gather_maps([made])
+    assert [item.name for item in maps] == [f"ndvi_2012-{month}-01" for month in ("07", "08", "09")]
+    assert len({(item.layers[0].minimum, item.layers[0].maximum) for item in maps}) == 1
+    assert [layer.label for layer in maps[0].layers] == ["ndvi", "ndvi lower", "ndvi upper"]
+    (style,) = {path.read_text() for path in made.glob("*.qml")}
+    assert "singlebandpseudocolor" in style
+    with zipfile.ZipFile(made / "ndvi.qgz") as archive:
+        assert archive.read("ndvi.qgs").decode().count("<maplayer ") == 3
+
+
+def test_a_configuration_is_checked_run_and_looked_at(series, tmp_path, capsys):
+    config = tmp_path / "ndvi.yaml"
+    config.write_text(yaml.safe_dump({"series": [str(series)], "ahead": 2, "steps": 50, "width": 8}))
+    assert main(["check", str(config)]) == 0
+    assert "ndvi: no error found; 2 steps ahead of 150" in capsys.readouterr().out
+    assert main(["run", str(config), "-q"]) == 0
+    assert [item.name for item in gather_maps([config])] == ["ndvi_2012-07-01", "ndvi_2012-08-01"]
+    capsys.readouterr()
+    assert main(["crossval", str(config)]) == 2
+    assert "configuration of a forecast, which has no scene" in capsys.readouterr().err
 
 
 def test_a_forecast_is_not_replaced_unasked(made, series, capsys):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import geopandas as gpd
+import morecantile
 import numpy as np
 import pandas as pd
 import pytest
@@ -21,7 +22,7 @@ from pydantic import ValidationError
 
 from pipeline.accuracy.settings import ReferenceSettings
 from pipeline.config import load_config
-from pipeline.errors import ConfigError, LabelError, LabelWarning, OutputError, SceneError
+from pipeline.errors import ConfigError, LabelError, LabelWarning, OutputError, SceneError, SceneWarning
 from pipeline.labels.settings import LabelSettings
 from pipeline.labels.values import is_continuous, read_values
 from pipeline.model.bundle import load_bundle
@@ -30,6 +31,8 @@ from pipeline.model.surroundings import surroundings
 from pipeline.scenes.stack import series_layer
 from pipeline.splits.settings import CrossvalSettings
 from pipeline.splits.split import Part
+from pipeline.view.answers import BYTES, Answers
+from pipeline.view.tiles import MOST_BYTE, tile_grid
 from pipeline.workflow.accuracy import assess_against_reference, zonal_of
 from pipeline.workflow.check import check_job
 from pipeline.workflow.costs import estimate_stages
@@ -40,7 +43,7 @@ from pipeline.workflow.labels_audit import audit_labels
 from pipeline.workflow.predict import predict_maps
 from pipeline.workflow.stages import run_stages
 from pipeline.workflow.value_crossval import cross_validate_values
-from pipeline.workflow.view import open_viewer
+from pipeline.workflow.view import gather_maps
 
 SIDE, PIXEL_M = 120, 30.0
 
@@ -183,11 +186,29 @@ def test_buffer_of_samples_is_what_their_features_reach(tmp_path: Path) -> None:
     assert int(seen.abs().max()) == reach
 
 
-def test_the_viewer_says_that_it_shows_classes_of_values(job: Path) -> None:
-    server, outcome = open_viewer([job.parent / "run"])
-    server.close()
-    assert "the value classes are shown; for the values open" in outcome.hint
-    assert "scene_value.tif" in outcome.hint
+@pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")  # affine 3, of rasterio and rio-tiler
+def test_the_viewer_shows_values_with_their_bounds(job: Path) -> None:
+    (viewed,) = gather_maps([job.parent / "run"])
+    value, lower, upper = (layer for layer in viewed.layers if layer.scaled)
+    assert (value.label, value.unit, lower.label, upper.label) == ("biomass", "t/ha", "5 % quantile", "95 % quantile")
+    assert (value.minimum, value.maximum) == (upper.minimum, upper.maximum)
+    with rasterio.open(value.path) as dataset:
+        place, wanted = dataset.xy(60, 70), dataset.read(window=((60, 61), (70, 71)))[:, 0, 0]
+        lon, lat = rasterio.warp.transform(dataset.crs, "EPSG:4326", *([part] for part in place))
+    answers = Answers([viewed], title="")
+    found = {item["id"]: item["value"] for item in answers.point(0, lon[0], lat[0])["values"]}
+    assert [found[f"value-{band}"] for band in (1, 2, 3)] == pytest.approx(wanted.tolist())
+    kind, tile = answers.tile(0, "value-1", tile_grid(22, *tile_at(lon[0], lat[0], zoom=22)))
+    answers.close()
+    share = (wanted[0] - value.minimum) / (value.maximum - value.minimum)
+    assert kind == BYTES
+    assert set(tile) == {round(MOST_BYTE * min(max(share, 0), 1))}
+
+
+def tile_at(lon: float, lat: float, *, zoom: int) -> tuple[int, int]:
+    """Column and row of the tile that holds a place."""
+    found = morecantile.tms.get("WebMercatorQuad").tile(lon, lat, zoom)
+    return found.x, found.y
 
 
 def test_crossval_by_group_keeps_groups_together(job: Path) -> None:
@@ -299,6 +320,10 @@ def test_series_layer_is_the_mean_of_the_days_before(tmp_path: Path) -> None:
     assert [source.index for source in layer.scene.bands] == [2, 3]
     with pytest.raises(SceneError, match="no band of the days before 2024-07-01"):
         series_layer(str(path), name="rain", days=2, day=date(2024, 7, 1))
+    with rasterio.open(path, "r+") as target:
+        target.set_band_description(4, "2024-06-09")
+    with pytest.warns(SceneWarning, match="gaps, after 2024-06-03 nothing for 6 days, usually every 1 day"):
+        series_layer(str(path), name="rain", days=2, day=date(2024, 6, 4))
 
 
 def write_samples(path: Path, **columns: Any) -> Path:
@@ -329,6 +354,35 @@ def test_values_that_none_can_be_are_refused(tmp_path: Path) -> None:
     path = write_samples(tmp_path / "a.gpkg", agb=[*range(11), 1e300])
     with pytest.raises(LabelError, match="none can be"):
         read_values(settings_of(path))
+
+
+def test_samples_of_nodata_are_refused_unless_the_range_holds_them(tmp_path: Path) -> None:
+    path = write_samples(tmp_path / "a.gpkg", agb=[*range(11), -9999])
+    with pytest.raises(LabelError, match="1 values of 'agb' stand for no data; got -9999"):
+        read_values(settings_of(path))
+    assert len(read_values(settings_of(path, range=[-10_000, None]))[0]) == 12
+
+
+def test_init_takes_few_values_for_a_measurement_where_it_is_told_so(tmp_path: Path) -> None:
+    write_case(tmp_path)
+    frame = gpd.read_file(tmp_path / "plots.gpkg")
+    frame.assign(biomass=(frame["biomass"] / 10).round() + 0.5).to_file(tmp_path / "plots.gpkg")
+    given = {"labels": tmp_path / "plots.gpkg", "field": "biomass", "layer": None, "overwrite": True}
+    found = write_config([str(tmp_path / "scene.tif")], output=tmp_path / "c.yaml", kind="value", **given)
+    assert found.data["samples"] == len(frame)
+    with pytest.warns(LabelWarning) as said:
+        write_config([str(tmp_path / "scene.tif")], output=tmp_path / "c.yaml", **given)
+    assert any("taken as classes; if it measures something, set labels.kind to value" in str(w.message) for w in said)
+
+
+def test_classes_of_a_continuous_target_are_refused(job: Path, tmp_path: Path) -> None:
+    told = r"classes: a continuous target \(labels.kind: value\) has neither classes nor objects"
+    with pytest.raises(ConfigError, match=told.replace("classes:", "map.objects.classes:", 1)):
+        load_config(job, changes=["map.objects.classes=[a]"])
+    data = yaml.safe_load(job.read_text()) | {"classes": [{"code": 1, "name": "a", "color": "#000000"}]}
+    (tmp_path / "both.yaml").write_text(yaml.safe_dump(data))
+    with pytest.raises(ConfigError, match=told):
+        load_config(tmp_path / "both.yaml")
 
 
 @pytest.mark.parametrize("value", [{"covariates": ["agb"]}, {"range": [float("nan"), None]}])

@@ -10,11 +10,19 @@ export function classTable(classes, hidden) {
   return table;
 }
 
+/** Outlines of objects in the colours of their classes, with white beside them. */
+export function outlineTable(classes, hidden) {
+  const table = classTable(classes, hidden);
+  table[254] = pixel(255, 255, 255);
+  return table;
+}
+
+/** Bytes up to `layer.top`, which stands for `layer.maximum`. */
 export function rampTable(layer) {
   const stops = layer.colors.map(channels);
   const table = new Uint32Array(256);
   for (let value = 0; value < 256; value += 1) {
-    const at = Math.min(value / layer.maximum, 1) * (stops.length - 1);
+    const at = Math.min(value / layer.top, 1) * (stops.length - 1);
     const low = Math.min(Math.floor(at), stops.length - 2);
     table[value] = pixel(...stops[low].map((c, i) => Math.round(c + (stops[low + 1][i] - c) * (at - low))));
   }

@@ -2,6 +2,13 @@
 
 const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 const fine = new Intl.NumberFormat("en", { maximumFractionDigits: 1 });
+/** A measurement with digits enough to tell values of a range apart. */
+export const valueOf = (value, range) => {
+  const digits = Math.min(Math.max(2 - Math.floor(Math.log10(range || 1)), 0), 8);
+  return new Intl.NumberFormat("en", { maximumFractionDigits: digits }).format(value);
+};
+/** Name with unit, where it has one. */
+export const titled = (layer) => (layer.unit ? `${layer.label} (${layer.unit})` : layer.label);
 
 export function make(tag, options = {}, ...children) {
   const element = document.createElement(tag);
@@ -59,7 +66,8 @@ export function classLegend(map, hidden, { title, changed }) {
 export function rampLegend(layer) {
   const ramp = make("div", { className: "ramp" });
   ramp.style.background = `linear-gradient(to right, ${layer.colors.join(", ")})`;
-  const ticks = [0, 0.5, 1].map((part) => make("span", { text: `${whole.format(part * layer.maximum)}` }));
-  return make("div", { className: "block" }, make("h2", { text: `${layer.label} (${layer.unit})` }), ramp,
+  const range = layer.maximum - layer.minimum;
+  const ticks = [0, 0.5, 1].map((part) => make("span", { text: valueOf(layer.minimum + part * range, range) }));
+  return make("div", { className: "block" }, make("h2", { text: titled(layer) }), ramp,
     make("div", { className: "ticks" }, ...ticks));
 }

@@ -1,6 +1,6 @@
 // What lies under a click: class, confidence, probabilities, and the scene's values as a spectrum.
 
-import { make, swatch } from "./legend.js";
+import { make, swatch, titled, valueOf } from "./legend.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -18,12 +18,12 @@ function shape(tag, attributes, text) {
 
 function bars(rows) {
   const block = make("div", { className: "bars" });
-  for (const { name, value, maximum, unit, color } of rows) {
+  for (const { name, value, minimum = 0, maximum, unit, color } of rows) {
     const fill = make("i");
-    fill.style.width = `${Math.min((100 * value) / maximum, 100)}%`;
+    fill.style.width = `${Math.min(Math.max((100 * (value - minimum)) / (maximum - minimum), 0), 100)}%`;
     if (color) fill.style.background = color;
     block.append(make("span", { className: "name", text: name, title: name }), make("span", { className: "bar" }, fill),
-      make("span", { className: "figure", text: `${value} ${unit}` }));
+      make("span", { className: "figure", text: `${valueOf(value, maximum - minimum)} ${unit}` }));
   }
   return block;
 }
@@ -83,13 +83,21 @@ function mapBlock(found, info, title) {
     return block;
   }
   const item = found.class;
-  block.append(item
-    ? make("p", { className: "found", "data-code": item.code }, swatch(item.color), make("span", { text: item.name }))
-    : make("p", { className: "soft", text: "No class here (nodata)." }));
-  const maximum = (id) => info.layers.find((layer) => layer.id === id).maximum;
+  if (item) {
+    block.append(make("p", { className: "found", "data-code": item.code }, swatch(item.color), make("span", { text: item.name })));
+  } else if (info.classes.length || found.values.every((layer) => layer.value === null)) {
+    block.append(make("p", { className: "soft", text: info.classes.length ? "No class here (nodata)." : "No value here (nodata)." }));
+  }
+  if (found.object) {
+    const { id, area_m2: area, confidence } = found.object;
+    const sure = confidence === null ? "" : `, confidence ${valueOf(confidence, 100)} %`;
+    block.append(make("p", { text: `${found.object.class} no. ${id}: ${valueOf(area, 100)} m²${sure}` }));
+  }
+  const limits = (id) => info.layers.find((layer) => layer.id === id);
   const seen = found.values.filter((layer) => layer.value !== null);
   const plain = seen.filter((layer) => !layer.id.startsWith("probability-"));
-  block.append(bars(plain.map((layer) => ({ name: layer.label, value: layer.value, maximum: maximum(layer.id), unit: layer.unit }))));
+  block.append(bars(plain.map((layer) => ({ name: layer.label, value: layer.value, unit: layer.unit,
+    minimum: limits(layer.id).minimum, maximum: limits(layer.id).maximum }))));
   const chances = seen.filter((layer) => layer.id.startsWith("probability-")).sort((a, b) => b.value - a.value);
   if (chances.length) {
     const byCode = new Map(info.classes.map((entry) => [`probability-${entry.code}`, entry]));
@@ -107,7 +115,7 @@ export function fillCard(card, latlng, found, infos, close) {
   const first = found.find((item) => item.x !== null);
   const own = first ? `${first.crs}: ${first.x.toFixed(first.crs === "EPSG:4326" ? 6 : 1)}, ${first.y.toFixed(first.crs === "EPSG:4326" ? 6 : 1)}` : "";
   card.replaceChildren(button, make("p", { className: "place", text: degrees(latlng) }), make("p", { className: "soft", text: own }),
-    ...found.map((item, i) => mapBlock(item, infos[i], found.length > 1 ? item.name : "Land cover")));
+    ...found.map((item, i) => mapBlock(item, infos[i], found.length > 1 ? item.name : titled({ ...infos[i].layers[0], unit: "" }))));
   const scenes = new Map(found.filter((item) => item.scene).map((item) => [item.scene.name, item.scene]));
   card.append(...[...scenes.values()].map(sceneBlock));
   card.hidden = false;

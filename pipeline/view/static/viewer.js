@@ -1,6 +1,6 @@
 // The page: which layers are on which map, and what the user's hands do to them.
 
-import { TileLayer, classTable, rampTable } from "./layers.js";
+import { TileLayer, classTable, outlineTable, rampTable } from "./layers.js";
 import { classLegend, make, rampLegend } from "./legend.js";
 import { Measure, areaText, lengthText } from "./measure.js";
 import { degrees, fillCard } from "./point.js";
@@ -17,6 +17,7 @@ const state = {
   hidden: new Map(), // legend -> codes that are switched off
   rows: {
     percent: { on: false, opacity: 1, id: null },
+    objects: { on: true, opacity: 1, id: "objects" },
     classes: { on: true, opacity: 1, id: "lc" },
     scene: { on: true, opacity: 1, id: null },
     basemap: { on: true, opacity: 1 },
@@ -25,7 +26,9 @@ const state = {
 
 // ---- what there is ----
 const current = () => info.maps[state.map];
-const layersOf = (map) => map.layers.filter((layer) => layer.id !== "lc");
+const BY_CLASS = ["lc", "objects"];
+const has = (map, id) => map.layers.some((layer) => layer.id === id);
+const layersOf = (map) => map.layers.filter((layer) => !BY_CLASS.includes(layer.id));
 const picturesOf = (map) => Object.keys(map.scene?.pictures ?? {});
 const everyLayer = (map) => [...picturesOf(map), ...map.layers.map((layer) => layer.id)];
 function labelOf(map, id) {
@@ -43,7 +46,8 @@ function hiddenOf(map) {
 }
 function tableOf(map, id) {
   if (id in PICTURES) return null;
-  return id === "lc" ? classTable(map.classes, hiddenOf(map)) : rampTable(map.layers.find((layer) => layer.id === id));
+  if (BY_CLASS.includes(id)) return (id === "lc" ? classTable : outlineTable)(map.classes, hiddenOf(map));
+  return rampTable(map.layers.find((layer) => layer.id === id));
 }
 
 function notice(text) {
@@ -110,17 +114,18 @@ function refresh() {
     wanted[side].push(layer);
     layer.setOpacity(opacity).setZIndex(zIndex);
   };
-  const { percent, classes, scene, basemap } = state.rows;
+  const { percent, objects, classes, scene, basemap } = state.rows;
   if (info.basemap && basemap.on) {
     wanted[0].push(basemapFor(0).setOpacity(basemap.opacity));
     if (state.mode === "beside") wanted[1].push(basemapFor(1).setOpacity(basemap.opacity));
   }
   if (scene.id && scene.on) add(0, "stack", state.map, scene.id, scene.opacity, 2);
-  if (classes.on) add(0, "stack", state.map, "lc", classes.opacity, 3);
+  if (has(current(), "lc") && classes.on) add(0, "stack", state.map, "lc", classes.opacity, 3);
   if (percent.id && percent.on) add(0, "stack", state.map, percent.id, percent.opacity, 4);
+  if (has(current(), "objects") && objects.on) add(0, "stack", state.map, "objects", objects.opacity, 5);
   if (state.mode !== "off" && state.compare) {
     const [number, id] = state.compare.split("/");
-    add(state.mode === "swipe" ? 0 : 1, "compare", Number(number), id, 1, 5);
+    add(state.mode === "swipe" ? 0 : 1, "compare", Number(number), id, 1, 6);
   }
   maps.forEach((map, side) => {
     const stale = [...made.values()].filter((layer) => map.hasLayer(layer) && !wanted[side].includes(layer));
@@ -131,7 +136,10 @@ function refresh() {
 }
 
 function recolour() {
-  for (const layer of made.values()) if (layer.options.id === "lc") layer.recolour(tableOf(info.maps[layer.options.number], "lc"));
+  for (const layer of made.values()) {
+    const { id, number } = layer.options;
+    if (BY_CLASS.includes(id)) layer.recolour(tableOf(info.maps[number], id));
+  }
   showLegend();
 }
 
@@ -160,7 +168,7 @@ function showBadges() {
   const shown = [];
   const { percent, classes, scene } = state.rows;
   if (percent.id && percent.on) shown.push(labelOf(current(), percent.id));
-  if (classes.on) shown.push("Land cover");
+  if (has(current(), "lc") && classes.on) shown.push(labelOf(current(), "lc"));
   else if (scene.id && scene.on) shown.push(labelOf(current(), scene.id));
   const [number, id] = state.compare.split("/");
   const other = info.maps[Number(number)];
@@ -230,7 +238,8 @@ function showRows() {
     const choices = layersOf(map).map((layer) => [layer.id, layer.label]);
     rows.push(rowOf("percent", { label: labelOf(map, percent.id), choices, chosen: percent.id, choose: pick(percent) }));
   }
-  rows.push(rowOf("classes", { label: "Land cover", choices: [] }));
+  if (has(map, "objects")) rows.push(rowOf("objects", { label: labelOf(map, "objects"), choices: [] }));
+  if (has(map, "lc")) rows.push(rowOf("classes", { label: labelOf(map, "lc"), choices: [] }));
   if (scene.id) {
     const choices = picturesOf(map).map((id) => [id, labelOf(map, id)]);
     rows.push(rowOf("scene", {
@@ -264,14 +273,15 @@ function showLegend() {
   const blocks = [];
   const several = info.maps.length > 1;
   const classes = (one) => classLegend(one, hiddenOf(one), { title: several ? `Legend: ${one.name}` : "Legend", changed: recolour });
-  if (state.rows.classes.on) blocks.push(classes(map));
+  const shown = BY_CLASS.some((id) => has(map, id) && state.rows[id === "lc" ? "classes" : id].on);
+  if (shown) blocks.push(classes(map));
   const ramps = [];
   if (state.rows.percent.id && state.rows.percent.on) ramps.push(map.layers.find((layer) => layer.id === state.rows.percent.id));
   if (state.mode !== "off" && state.compare) {
     const [number, id] = state.compare.split("/");
     const other = info.maps[Number(number)];
-    if (id === "lc" && (!state.rows.classes.on || other.legend !== map.legend)) blocks.push(classes(other));
-    else if (!(id in PICTURES) && id !== "lc") ramps.push(other.layers.find((layer) => layer.id === id));
+    if (BY_CLASS.includes(id) && (!shown || other.legend !== map.legend)) blocks.push(classes(other));
+    else if (!(id in PICTURES) && !BY_CLASS.includes(id)) ramps.push(other.layers.find((layer) => layer.id === id));
   }
   const known = new Map(ramps.map((layer) => [layer.label, layer]));
   byId("legend").replaceChildren(...blocks, ...[...known.values()].map(rampLegend));
@@ -389,12 +399,14 @@ document.addEventListener("keydown", (event) => {
 });
 
 // ---- begin ----
-document.title = `${info.title} - land cover`;
+document.title = `${info.title} - ${info.maps.every((map) => map.classes.length) ? "land cover" : "maps"}`;
 byId("title").textContent = info.title;
 const start = current();
+// A continuous map is one of values first; its classes are there to be measured and sampled.
+if (start.layers.some((layer) => layer.id.startsWith("value-"))) [state.rows.percent.on, state.rows.classes.on] = [true, false];
 if (start.scene) [state.mode, state.compare] = ["swipe", `0/${picturesOf(start)[0]}`];
-else if (info.maps.length > 1) [state.mode, state.compare] = ["swipe", "1/lc"];
-else state.compare = `0/${start.layers[1]?.id ?? "lc"}`;
+else if (info.maps.length > 1) [state.mode, state.compare] = ["swipe", `1/${info.maps[1].layers[0].id === "lc" && start.classes.length ? "lc" : layersOf(info.maps[1])[0]?.id ?? "lc"}`];
+else state.compare = `0/${start.layers[1]?.id ?? start.layers[0].id}`;
 if (narrow.matches) fold(true);
 chooseMap(0);
 right.setView(left.getCenter(), left.getZoom(), { animate: false });
