@@ -83,7 +83,7 @@ def test_interval_factor_makes_nine_of_ten_lie_within():
 
 
 @pytest.mark.parametrize("groups", [12, 16, 40])
-def test_intervals_hold_in_new_groups_whose_samples_err_together(groups):
+def test_intervals_hold_in_new_groups_that_err_together(groups):
     """Of normal errors that are the same in all of a group, the share of new groups within follows from the factor."""
     rng, share = np.random.default_rng(2), []
     for _ in range(300):

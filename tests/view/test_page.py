@@ -162,7 +162,7 @@ def test_map_and_scene_appear_with_names_and_colours(open_page, worlds, kind):
     assert page.locator(".leaflet-control-attribution").first.inner_text().startswith("Leaflet")
 
 
-def test_values_without_classes_have_a_ramp_and_numbers_at_a_click(open_page, tmp_path):
+def test_values_without_classes_have_ramp_and_numbers(open_page, tmp_path):
     values = np.linspace(0.2, 0.4, METRES.width, dtype=np.float32) * np.ones((3, METRES.height, 1), dtype=np.float32)
     paths = [tmp_path / f"{step}.tif" for step in ("first", "second")]
     for path in paths:

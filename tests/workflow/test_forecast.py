@@ -66,7 +66,7 @@ def test_facts_and_figure_are_written(made):
     assert "Values of ndvi_2012-07-01" in page
 
 
-def test_steps_are_shown_in_the_same_colours_by_qgis_and_the_viewer(made):
+def test_steps_have_the_same_colours_in_qgis_and_viewer(made):
     maps = gather_maps([made])
     assert [item.name for item in maps] == [f"ndvi_2012-{month}-01" for month in ("07", "08", "09")]
     assert len({(item.layers[0].minimum, item.layers[0].maximum) for item in maps}) == 1

@@ -356,14 +356,14 @@ def test_values_that_none_can_be_are_refused(tmp_path: Path) -> None:
         read_values(settings_of(path))
 
 
-def test_samples_of_nodata_are_refused_unless_the_range_holds_them(tmp_path: Path) -> None:
+def test_samples_of_nodata_are_refused_unless_in_range(tmp_path: Path) -> None:
     path = write_samples(tmp_path / "a.gpkg", agb=[*range(11), -9999])
     with pytest.raises(LabelError, match="1 values of 'agb' stand for no data; got -9999"):
         read_values(settings_of(path))
     assert len(read_values(settings_of(path, range=[-10_000, None]))[0]) == 12
 
 
-def test_init_takes_few_values_for_a_measurement_where_it_is_told_so(tmp_path: Path) -> None:
+def test_init_takes_few_values_for_a_measurement_if_asked(tmp_path: Path) -> None:
     write_case(tmp_path)
     frame = gpd.read_file(tmp_path / "plots.gpkg")
     frame.assign(biomass=(frame["biomass"] / 10).round() + 0.5).to_file(tmp_path / "plots.gpkg")
