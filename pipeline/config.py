@@ -205,7 +205,7 @@ class Config(Settings):
             what = "a continuous target has no probabilities of classes; its map has bounds"
             raise ValueError(f"map.{self.map.of_classes[0]}: {what}")
         if is_value and self.training.of_classes:
-            what = "a continuous target is learned by teachers and a network of pixels alone"
+            what = "a continuous target is learned by teachers, a network of pixels and a frozen encoder alone"
             raise ValueError(f"training.{self.training.of_classes[0]}: {what}; leave it as it is by default")
         if not self.scenes and not self.labels.value.covariates:
             raise ValueError("no scene: name one under scenes; only samples with labels.value.covariates do without")

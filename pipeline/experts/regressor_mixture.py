@@ -7,13 +7,14 @@ holds the share of values that it claims.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sklearn.model_selection import GroupKFold
 
 from pipeline.errors import LabelError
+from pipeline.experts.mixture import Admission
 from pipeline.experts.regressors import TEACHERS, Kind, Places, ValueTable, fit_teacher, predict_teacher
 from pipeline.experts.settings import Deadline
 
@@ -27,6 +28,7 @@ DRAWS = 20
 DRAW_LEVELS = tuple((i + 0.5) / DRAWS for i in range(DRAWS))
 _OUTER = (0.05, 0.95)
 INNER_FOLDS = 5
+ENCODER: Kind = "encoder"
 MIN_FOLDS = 2
 
 
@@ -39,12 +41,28 @@ class RegressorMixture:
         models: Fitted.
         shares: float64 [teacher], sum 1.
         widen: Factor of the forest's distribution around its median.
+        admission: What held-out groups say of the teacher with a pretrained encoder; None where there is none.
     """
 
     kinds: tuple[Kind, ...]
     models: tuple[Any, ...]
     shares: NDArray[np.float64]
     widen: float
+    admission: Admission | None = None
+
+    def parts(self) -> tuple[RegressorMixture, Any | None]:
+        """The mixture of the teachers without a pretrained encoder, and the ridge with one; None without a share.
+
+        The mixture is ``(1 - s)`` times the first and ``s`` times the second, where ``s`` is the share of the second.
+        """
+        own = np.array([kind == ENCODER for kind in self.kinds])
+        share = float(self.shares[own].sum())
+        if not share:
+            return self, None
+        rest = np.where(own, 0.0, self.shares)
+        if share == 1:
+            rest[self.kinds.index("forest")] = 1.0
+        return replace(self, shares=rest / rest.sum()), self.models[self.kinds.index(ENCODER)]
 
     def values(self, places: Places) -> NDArray[np.float64]:
         """Standardised values float64 [m]."""
@@ -67,11 +85,13 @@ class RegressorMixture:
 
 def fit_regressor_mixture(
     table: ValueTable, *, trees: int, seed: int, kinds: Sequence[Kind] = TEACHERS,
-    deadline: Deadline | None = None, progress: Callable[[str, int, int], None] | None = None,
+    deadline: Deadline | None = None, given: float | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
 ) -> RegressorMixture:  # fmt: skip
     """Teachers fitted to all samples; shares and width from groups held out.
 
-    No teacher but the first, the forest, is begun after ``deadline``.
+    No teacher but the first, the forest, is begun after ``deadline``. With ``given`` the teacher with a pretrained
+    encoder has that share, without being judged.
 
     Raises:
         LabelError: too few groups to hold any out.
@@ -98,10 +118,41 @@ def fit_regressor_mixture(
         models.append(fit_teacher(kind, table, trees=trees, seed=seed))
         if progress is not None:
             progress("teachers", len(models), len(kinds))
-    found = np.stack(columns, axis=1)
-    shares = regressor_shares(found, table.target, table.weight, groups=len(np.unique(table.group)))
+    found, known = np.stack(columns, axis=1), tuple(kinds)[: len(models)]
+    shares, admission = _learned(known, table, found, given=given)
     widen = interval_factor(table.target - found @ shares, spread, weight=table.weight, group=table.group)
-    return RegressorMixture(tuple(kinds)[: len(models)], tuple(models), shares, widen)
+    return RegressorMixture(known, tuple(models), shares, widen, admission)
+
+
+def _learned(
+    kinds: Sequence[Kind], table: ValueTable, found: NDArray[np.float64], *, given: float | None = None
+) -> tuple[NDArray[np.float64], Admission | None]:
+    """Shares by held-out predictions float64 [sample, teacher]; a pretrained encoder has to be admitted.
+
+    It is where it saves more negative log-likelihood per held-out group than its standard error: of normal errors as
+    wide as those without it.
+
+    Source: Breiman et al. (1984), Classification and regression trees, section 3.4.3 (the rule of one standard error).
+    """
+    names, of = np.unique(table.group, return_inverse=True)
+    shares = regressor_shares(found, table.target, table.weight, groups=len(names))
+    if ENCODER not in kinds:
+        return shares, None
+    own = np.array([kind == ENCODER for kind in kinds])
+    without = np.zeros_like(shares)
+    without[~own] = regressor_shares(found[:, ~own], table.target, table.weight, groups=len(names))
+    if given is not None:
+        return np.where(own, given, (1 - given) * without), None
+    plain, mixed = ((table.target - found @ part) ** 2 for part in (without, shares))
+    variance = max(float(np.average(plain, weights=table.weight)), np.finfo(np.float64).eps)
+    gain = 1 - float(np.average(mixed, weights=table.weight)) / variance
+    per_group = [np.bincount(of, part * table.weight) / np.bincount(of, table.weight) for part in (plain, mixed)]
+    saved = (per_group[0] - per_group[1]) / (2 * variance)
+    error = float(saved.std(ddof=1) / len(names) ** 0.5)
+    admitted = bool(saved.mean() > error) and gain > 0
+    r2 = gain * variance / float(np.average((table.target - table.target.mean()) ** 2, weights=table.weight))
+    share = float(shares[own].sum()) if admitted else 0.0
+    return shares if admitted else without, Admission(share, r2, float(saved.mean()), error, len(names))
 
 
 def _spread(forest: Any, features: NDArray[np.float32], levels: Sequence[float]) -> NDArray[np.float64]:

@@ -35,7 +35,9 @@ Kind: TypeAlias = Literal[
     "linear",
     "shape",
     "shape_pls",
+    "quarters",
     "process",
+    "encoder",
     "distance",
     "kriging",
     "drift",
@@ -46,7 +48,7 @@ Kind: TypeAlias = Literal[
 ]
 TEACHERS: tuple[Kind, ...] = ("forest", "boosting", "ridge", "pls", "linear")
 # Of spectra: from so many bands on, what a spectrum is like tells apart what its brightness hides.
-SPECTRAL: tuple[Kind, ...] = ("shape", "shape_pls", "process")
+SPECTRAL: tuple[Kind, ...] = ("shape", "shape_pls", "quarters", "process")
 MANY_BANDS = 20
 # Those that interpolate samples; of use where samples are stations, and where the place may be learned.
 SPATIAL: tuple[Kind, ...] = ("distance", "kriging", "drift", "local")
@@ -59,7 +61,9 @@ NAMES: dict[str, str] = {
     "linear": "ridge regression of bands",
     "shape": "ridge regression of shapes",
     "shape_pls": "partial least squares of shapes",
+    "quarters": "ridge regression of shapes of quarters",
     "process": "Gaussian process of bands",
+    "encoder": "ridge regression of a pretrained encoder and surroundings",
     "distance": "inverse distance",
     "kriging": "kriging",
     "drift": "regression kriging",
@@ -83,11 +87,13 @@ class Places:
         features: float32 [n, feature], standardised.
         xy: In metres, float64 [n, 2].
         day: Number of the day, int64 [n]; of undated samples always 0.
+        columns: Features of a pretrained encoder, float32 [n, column]; None where there is none.
     """
 
     features: NDArray[np.float32]
     xy: NDArray[np.float64]
     day: NDArray[np.int64]
+    columns: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         """Number of places."""
@@ -95,7 +101,13 @@ class Places:
 
     def at(self, which: NDArray[Any]) -> Places:
         """Some of them."""
-        return Places(self.features[which], self.xy[which], self.day[which])
+        columns = None if self.columns is None else self.columns[which]
+        return Places(self.features[which], self.xy[which], self.day[which], columns)
+
+    @property
+    def beside_columns(self) -> NDArray[np.float32]:
+        """Features and columns, float32 [n, feature + column]."""
+        return self.features if self.columns is None else np.c_[self.features, self.columns]
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,6 +183,20 @@ def _fit_ridge(table: ValueTable, *_: int) -> Any:
     return _ridge(table.places.features, table)
 
 
+def _fit_encoder(table: ValueTable, *_: int) -> Any:
+    return _ridge(table.places.beside_columns, table)
+
+
+def linear_value(ridge: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Weight float64 [..., feature] and bias [...] with which a ridge regression gives values of features as they come.
+
+    ``...`` is nothing of one value, else as many as there are.
+    """
+    scaler, last = ridge[0], ridge[-1]
+    weight = last.coef_ / scaler.scale_
+    return weight, np.asarray(last.intercept_ - weight @ scaler.mean_)
+
+
 def _fit_pls(table: ValueTable, *_: int) -> Any:
     parts = max(1, min(_COMPONENTS, len(table) // 5, table.plain))
     with warnings.catch_warnings():
@@ -195,6 +221,11 @@ def _fit_shape_pls(table: ValueTable, *_: int) -> Any:
     return *about, model.fit(shapes(table.places, *about), table.target)
 
 
+def _fit_quarters(table: ValueTable, *_: int) -> Any:
+    about = table.plain, table.scale
+    return *about, _ridge(shapes(table.places, *about, parts=4), table)
+
+
 def _fit_process(table: ValueTable, _: int, seed: int) -> Any:
     rows = np.random.default_rng(seed).permutation(len(table))[:_PROCESS_SAMPLES]
     smooth = ConstantKernel(1.0) * RBF(20.0, (1.0, 1e3))
@@ -207,18 +238,22 @@ def _fit_process(table: ValueTable, _: int, seed: int) -> Any:
 
 
 def shapes(
-    places: Places, plain: int, scale: tuple[NDArray[np.float64], NDArray[np.float64]] | None
+    places: Places, plain: int, scale: tuple[NDArray[np.float64], NDArray[np.float64]] | None, *, parts: int = 1
 ) -> NDArray[np.float64]:
     """Bands in their own units, and each spectrum less its mean over its deviation, float64 [n, 2 * plain].
 
+    The latter in so many ``parts`` of the spectrum, each by itself.
+
     Source: Barnes, Dhanoa & Lister (1989), Standard normal variate transformation and de-trending of near-infrared
-    diffuse reflectance spectra, Applied Spectroscopy 43, 772-777.
+    diffuse reflectance spectra, Applied Spectroscopy 43, 772-777; of parts: Bi et al. (2016), A local pre-processing
+    method for near-infrared spectra, Analytica Chimica Acta 909, 30-40.
     """
     bands = places.features[:, :plain].astype(np.float64)
     if scale is not None:
         bands = bands * scale[1] + scale[0]
-    spread = bands.std(1, keepdims=True)
-    return np.concatenate([bands, (bands - bands.mean(1, keepdims=True)) / np.maximum(spread, 1e-6)], axis=1)
+    pieces = np.array_split(bands, parts, axis=1)
+    alike = [(p - p.mean(1, keepdims=True)) / np.maximum(p.std(1, keepdims=True), 1e-6) for p in pieces]
+    return np.concatenate([bands, *alike], axis=1)
 
 
 def _fit_plain(table: ValueTable, trees: int, seed: int) -> Any:
@@ -263,9 +298,9 @@ def _of_plain(model: tuple[int, Any], places: Places) -> NDArray[np.float64]:
     return np.asarray(model[1].predict(places.features[:, : model[0]])).ravel()
 
 
-def _of_shape(model: Any, places: Places) -> NDArray[np.float64]:
+def _of_shape(model: Any, places: Places, *, parts: int = 1) -> NDArray[np.float64]:
     plain, scale, fitted = model
-    return np.asarray(fitted.predict(shapes(places, plain, scale))).ravel()
+    return np.asarray(fitted.predict(shapes(places, plain, scale, parts=parts))).ravel()
 
 
 def _of_local(model: tuple[Field, Any], places: Places) -> NDArray[np.float64]:
@@ -295,7 +330,9 @@ _FITS: dict[Kind, Callable[[ValueTable, int, int], Any]] = {
     "linear": _fit_linear,
     "shape": _fit_shape,
     "shape_pls": _fit_shape_pls,
+    "quarters": _fit_quarters,
     "process": _fit_process,
+    "encoder": _fit_encoder,
     "distance": _fit_field,
     "kriging": _fit_field,
     "drift": _fit_drift,
@@ -310,8 +347,10 @@ _VALUES: dict[Kind, Callable[[Any, Places], NDArray[np.float64]]] = {
     "pls": _of_plain,
     "linear": _of_plain,
     "process": _of_plain,
+    "encoder": lambda model, places: model.predict(places.beside_columns),
     "shape": _of_shape,
     "shape_pls": _of_shape,
+    "quarters": lambda model, places: _of_shape(model, places, parts=4),
     "plain": _of_plain,
     "distance": lambda model, places: _of_field(model, places, NAMES["distance"]),
     "kriging": lambda model, places: _of_field(model, places, NAMES["kriging"]),

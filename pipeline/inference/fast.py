@@ -138,12 +138,13 @@ class BlockEnsemble(nn.Module):
         """
         if len(found) == 1:
             return found[0]  # its temperature is in the head
-        mean, *others = (logits.contiguous().float().softmax(1) for logits in found)
+        values = self.ensemble.values
+        mean, *others = (own if values else own.softmax(1) for own in (logits.contiguous().float() for logits in found))
         share, *shares = self.ensemble.shares
         mean.mul_(share)
         for other, share in zip(others, shares, strict=True):
             mean.add_(other, alpha=share)
-        return mean.clamp_min_(TINY).log_().div_(self.ensemble.temperature)
+        return mean if values else mean.clamp_min_(TINY).log_().div_(self.ensemble.temperature)
 
 
 def _coarse(network: Network, x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor | None:

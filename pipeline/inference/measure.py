@@ -31,6 +31,9 @@ STRIDES_TRIED = (1, 2, 3, 4, 6, 8)
 # Share of a map's pixels that may depend on where the tiles are cut; the project's goal is 5e-4 between two tilings,
 # each of which has its own.
 LARGEST_SHARE = 1.5e-4
+# Values that differ by less than so many of the samples' standard deviations are the same for a map: a hundredth of
+# what tells places apart.
+ALIKE = 0.01
 _BLOCKS_PER_SAMPLE = 4
 # Places of windows along an axis, from the middle outwards, as shares of the room.
 _PLACES = (0.5, 0.25, 0.75, 0.0, 1.0, 0.4, 0.6, 0.1, 0.9)
@@ -81,20 +84,29 @@ def _windows(source: Source, side_px: int, stride: int) -> list[Window]:
 
 def class_agreement(engine: Engine, other: Engine, sample: torch.Tensor) -> float:
     """Share of the sample's pixels, 0..1, to which two engines give the same class."""
-    return float((engine(sample).argmax(1).cpu() == other(sample).argmax(1).cpu()).float().mean())
+    return 1 - float(_differ(engine(sample), other(sample), values=False).float().mean())
 
 
-def effective_halo_px(engine: Engine, sample: torch.Tensor, *, stride_px: int, tile_px: int) -> int:
+def _differ(one: torch.Tensor, other: torch.Tensor, *, values: bool) -> torch.Tensor:
+    """Where scores [chip, class, ...] give another class, or raw channels of ``values`` another value: bool."""
+    found = (one[:, 0] - other[:, 0]).abs() > ALIKE if values else one.argmax(1) != other.argmax(1)
+    return found.cpu()
+
+
+def effective_halo_px(
+    engine: Engine, sample: torch.Tensor, *, stride_px: int, tile_px: int, values: bool = False
+) -> int:
     """The smallest halo, in whole strides, at which tiles of ``tile_px`` hardly change the map.
 
-    Four blocks are tried where the sample has the halo on all sides of all of them, else the one in the middle.
+    The map is of classes, or of ``values``. Four blocks are tried where the sample has the halo on all sides of all of
+    them, else the one in the middle.
 
     ``sample`` is a piece of the scene, standardised float32 [1, band, row, col], a multiple of the stride long. Pixels
     along the borders of tiles count by their share of the tile.
     """
     side = min(sample.shape[-2:])
     block = max(side // _BLOCKS_PER_SAMPLE // stride_px, 1) * stride_px
-    full = engine(sample)[0].argmax(0).cpu()
+    full = engine(sample)
     for strides in STRIDES_TRIED:
         halo = strides * stride_px
         starts = _starts(side, block=block, stride=stride_px, halo=halo)
@@ -103,8 +115,8 @@ def effective_halo_px(engine: Engine, sample: torch.Tensor, *, stride_px: int, t
         changed = 0
         for row, col in itertools.product(starts, starts):
             seen = sample[..., row - halo : row + block + halo, col - halo : col + block + halo]
-            own = engine(seen.contiguous())[0, :, halo : halo + block, halo : halo + block].argmax(0).cpu()
-            changed += int((own != full[row : row + block, col : col + block]).sum())
+            own = engine(seen.contiguous())[..., halo : halo + block, halo : halo + block]
+            changed += int(_differ(own, full[..., row : row + block, col : col + block], values=values).sum())
         # Changes happen along the border: their share falls as tiles grow.
         share = changed / (4 * block * len(starts) ** 2) * 4 / tile_px
         log.info("halo %d px: share of pixels that depend on the tiles %.1e", halo, share)

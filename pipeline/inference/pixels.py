@@ -147,7 +147,7 @@ def value_layers(scores: torch.Tensor, valid: NDArray[np.bool_], *, quantity: Qu
     """Layers of one window of a continuous target.
 
     ``scores`` are raw outputs of any floating type [CHANNELS, row, col] (``pipeline.model.quantiles``), on any device;
-    where ``valid``, bool [row, col], is False codes are nodata and values NaN.
+    where ``valid``, bool [row, col], is False codes are nodata and values NaN. The bounds hold the value between them.
 
     Returns:
         "codes" uint8 [row, col], value classes; "values" float32 [value, lower, upper; row; col] in the unit.
@@ -164,6 +164,8 @@ def value_layers(scores: torch.Tensor, valid: NDArray[np.bool_], *, quantity: Qu
         found[0] = part[0]
         torch.sub(part[1], functional.softplus(part[2]), out=found[1])
         torch.add(part[1], functional.softplus(part[3]), out=found[2])
+        torch.minimum(found[1], part[0], out=found[1])
+        torch.maximum(found[2], part[0], out=found[2])
         _in_unit(found, quantity)
         codes[rows] = 1
         for edge in edges:

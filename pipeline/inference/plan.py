@@ -179,7 +179,8 @@ def _measured(
     if given is None:
         sample = sample_of(bundle, source, stride) if sample is None else sample
         engine = engine or engine_of(bundle, choice, threads=threads, source=source)
-        halo = effective_halo_px(engine, sample, stride_px=stride, tile_px=tile)
+        values = bundle.quantity is not None
+        halo = effective_halo_px(engine, sample, stride_px=stride, tile_px=tile, values=values)
         tile = _tile_px(needs, settings, source, halo_px=halo)
     plan = Plan(tile, halo, stride, settings.batch, threads, choice, agreement=share, remark=remark)
     return _ordered(plan, needs, settings, source), needs

@@ -211,25 +211,34 @@ def _parts(
     small = np.flatnonzero(size_px <= _LARGEST_PX)
     portion = np.cumsum(size_px[small]) // _SHEET_PX
     minimum_px = minimum_m2 / float(np.prod(grid.pixel_size_m))
-    known = confidence is not None
     for places in np.split(small, np.flatnonzero(np.diff(portion)) + 1) if len(small) else ():
         sheet = _Sheet.of(patches, places, grid)
         sure = sheet.confidence(confidence)
         height = _heights(sheet.number > 0, np.nan_to_num(sure)) if separate else np.zeros(sheet.number.shape)
-        seeds = _seeds(height, sheet.number) if separate else np.minimum(sheet.number, 1)
+        seeds, several = _seeds(height, sheet.number) if separate else (sheet.number, np.zeros(len(places), bool))
+        mean = _means(sure, sheet.number) if confidence is not None else np.full(len(places) + 1, np.nan)
         for k, (place, window, slot) in enumerate(zip(sheet.places, sheet.windows, sheet.slots, strict=True), 1):
+            if not several[k - 1]:
+                yield place, patches[place], float(mean[k])
+                continue
             inside = sheet.number[slot.slices] == k
-            number = _numbered(inside, seeds[slot.slices] * inside, height[slot.slices], minimum_px=minimum_px)
-            rings: dict[int, list[Any]] = {1: [patches[place]]}
-            if number.max() > 1:
-                rings = {}
-                for item, value in shapes(number, mask=inside, transform=grid.crop(window).transform):
-                    rings.setdefault(int(value), []).append(shapely.geometry.shape(item))
+            number = _numbered(inside, seeds[slot.slices], height[slot.slices], minimum_px=minimum_px)
+            rings: dict[int, list[Any]] = {}
+            for item, value in shapes(number, mask=inside, transform=grid.crop(window).transform):
+                rings.setdefault(int(value), []).append(shapely.geometry.shape(item))
+            own = _means(sure[slot.slices], number)
             for value, outlines in rings.items():
-                percent = 100 * sure[slot.slices][number == value]
-                mean = float(np.nanmean(percent)) if known and np.isfinite(percent).any() else np.nan
-                yield place, max(outlines, key=shapely.area), mean
+                sole = [patches[place]] if len(rings) == 1 else outlines
+                yield place, max(sole, key=shapely.area), float(own[value]) if confidence is not None else np.nan
     yield from ((int(place), patches[place], np.nan) for place in np.flatnonzero(size_px > _LARGEST_PX))
+
+
+def _means(sure: NDArray[np.float64], number: NDArray[np.int32]) -> NDArray[np.float64]:
+    """Mean confidence in percent, float64 [number], of the pixels of each number; NaN where none has any."""
+    known = np.isfinite(sure)
+    count = np.bincount(number[known], minlength=int(number.max()) + 1)
+    total = np.bincount(number[known], sure[known], minlength=len(count))
+    return np.asarray(np.where(count > 0, 100 * total / np.maximum(count, 1), np.nan))
 
 
 def split_patch(mask: NDArray[np.bool_], sure: NDArray[np.float64], *, minimum_px: float) -> NDArray[np.int32]:
@@ -243,7 +252,8 @@ def split_patch(mask: NDArray[np.bool_], sure: NDArray[np.float64], *, minimum_p
     """
     inside = np.pad(mask, 1)
     height = _heights(inside, np.pad(sure, 1))
-    return _numbered(inside, _seeds(height, inside.astype(np.int32)), height, minimum_px=minimum_px)[1:-1, 1:-1]
+    seeds, _ = _seeds(height, inside.astype(np.int32))
+    return _numbered(inside, seeds, height, minimum_px=minimum_px)[1:-1, 1:-1]
 
 
 def _heights(inside: NDArray[np.bool_], sure: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -282,17 +292,24 @@ def _flooded(seeds: NDArray[np.int32], height: NDArray[np.float64]) -> NDArray[n
     return number
 
 
-def _seeds(height: NDArray[np.float64], patch: NDArray[np.int32]) -> NDArray[np.int32]:
+def _seeds(
+    height: NDArray[np.float64], patch: NDArray[np.int32]
+) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:  # fmt: skip
     """Number the peaks of all patches (``patch`` from 1) that a neck below _NECK of the lower one parts [row, col].
 
     Each patch is flooded from above, level by level: where two islands meet, the lower one is a peak of its own only
-    if the water stands below _NECK of it; else it is a part of the other.
+    if the water stands below _NECK of it; else it is a part of the other. Above _NECK of the highest no neck counts.
+
+    Returns:
+        The numbers, int32 [row, col], and whether a patch has several, bool [patch].
     """
-    from scipy.ndimage import label, maximum
+    from scipy.ndimage import label
 
     at = np.flatnonzero(patch)
     high, own = height.ravel()[at], patch.ravel()[at] - 1
-    levels = np.linspace(maximum(height, patch, np.arange(1, patch.max() + 1)), 0, _LEVELS, endpoint=False)
+    top = np.zeros(int(patch.max()))
+    np.maximum.at(top, own, high)
+    levels = np.linspace(top, 0, _LEVELS, endpoint=False)[int(_LEVELS * (1 - _NECK)) :]
     seed = np.zeros(len(at), dtype=np.int32)
     # Of each peak: height, its first pixel in ``at``, whether it is still one of its own.
     peaks, root, alive = np.empty(0), np.empty(0, dtype=np.int64), np.empty(0, dtype=np.bool_)
@@ -318,7 +335,7 @@ def _seeds(height: NDArray[np.float64], patch: NDArray[np.int32]) -> NDArray[np.
     seed[~np.append(True, alive)[seed]] = 0
     found = np.zeros(patch.shape, dtype=np.int32)
     found.ravel()[at] = seed
-    return found
+    return found, np.bincount(own[root[alive]], minlength=int(patch.max())) > 1
 
 
 def object_frame(found: Objects, *, crs: CRS, scheme: ClassScheme) -> GeoDataFrame:

@@ -26,7 +26,7 @@ import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import shapely
@@ -245,8 +245,7 @@ _WALLS = 4
 _AXES = 2
 
 
-@dataclass(frozen=True)
-class _Wall:
+class _Wall(NamedTuple):
     """Steps [start, stop) of a closed outline, around its end where stop <= start; along x (axis 0) or y (axis 1)."""
 
     axis: int
@@ -258,9 +257,10 @@ class _Wall:
 class _Walk:
     """A closed outline, turned so that walls lie along the axes, with running sums over its steps."""
 
-    points: NDArray[np.float64]  # float64 [point, (x, y)], the first again at the end
-    length: NDArray[np.float64]  # float64 [axis, point]; running sum of the absolute steps along an axis
-    moment: NDArray[np.float64]  # float64 [axis, point]; of these times the other coordinate of the step's middle
+    # Lists: single numbers are looked up faster than in arrays
+    points: list[list[float]]  # [point, (x, y)], the first again at the end
+    length: list[list[float]]  # [axis, point]; running sum of the absolute steps along an axis
+    moment: list[list[float]]  # [axis, point]; of these times the other coordinate of the step's middle
 
     @classmethod
     def of(cls, points: NDArray[np.float64]) -> _Walk:
@@ -268,23 +268,23 @@ class _Walk:
         middle = ((points[:-1] + points[1:]) / 2).T[::-1]
         sums = np.zeros((2, _AXES, len(points)))
         np.cumsum([step, step * middle], axis=2, out=sums[:, :, 1:])
-        return cls(points, *sums)
+        return cls(points.tolist(), *sums.tolist())
 
     def offset(self, wall: _Wall) -> float:
         """Where the wall lies: the mean of its other coordinate, by the way gone along the wall."""
         way = self._between(self.length[wall.axis], wall)
         if way > 0:
             return self._between(self.moment[wall.axis], wall) / way
-        return float(self.points[wall.start, 1 - wall.axis])
+        return self.points[wall.start][1 - wall.axis]
 
     def sign(self, wall: _Wall) -> float:
         """1 where the outline runs along the wall with its axis, -1 against it."""
-        return 1.0 if self.points[wall.stop, wall.axis] >= self.points[wall.start, wall.axis] else -1.0
+        return 1.0 if self.points[wall.stop][wall.axis] >= self.points[wall.start][wall.axis] else -1.0
 
     @staticmethod
-    def _between(sums: NDArray[np.float64], wall: _Wall) -> float:
+    def _between(sums: list[float], wall: _Wall) -> float:
         around = sums[-1] if wall.stop <= wall.start else 0.0
-        return float(sums[wall.stop] - sums[wall.start] + around)
+        return sums[wall.stop] - sums[wall.start] + around
 
 
 def regular_outlines(polygons: NDArray[Any], *, tolerance: float, right_angles: bool = True) -> NDArray[Any]:
@@ -296,22 +296,20 @@ def regular_outlines(polygons: NDArray[Any], *, tolerance: float, right_angles: 
     Returns:
         Valid polygons, object [polygon]; one that nothing simpler stands for is returned as it is.
     """
-    made = [_regular(polygon, tolerance=tolerance, right_angles=right_angles) for polygon in polygons]
-    found = np.empty(len(made), dtype=object)
-    found[:] = made
+    simple, rectangle = shapely.simplify(polygons, tolerance), shapely.oriented_envelope(polygons)
+    flat = shapely.get_type_id(rectangle) != GeometryType.POLYGON
+    usable = (
+        (shapely.get_type_id(simple) == GeometryType.POLYGON) & ~shapely.is_empty(simple) & shapely.is_valid(simple)
+    )
+    if not right_angles:
+        return np.where(usable, simple, polygons)
+    found = np.where(flat, polygons, rectangle)
+    for k in np.flatnonzero(usable & ~flat):
+        found[k] = _regular(polygons[k], simple[k], rectangle[k], tolerance=tolerance)
     return found
 
 
-def _regular(polygon: Any, *, tolerance: float, right_angles: bool) -> Any:
-    simple = shapely.simplify(polygon, tolerance)
-    usable = shapely.get_type_id(simple) == GeometryType.POLYGON and not simple.is_empty and simple.is_valid
-    if not right_angles:
-        return simple if usable else polygon
-    rectangle = shapely.oriented_envelope(polygon)
-    if shapely.get_type_id(rectangle) != GeometryType.POLYGON:
-        return polygon
-    if not usable:
-        return rectangle
+def _regular(polygon: Any, simple: Any, rectangle: Any, *, tolerance: float) -> Any:
     outlines = _cornered(polygon, simple, tolerance=tolerance)
     made = (_right_angled(outlines, angle, tolerance=tolerance) for angle in _angles(simple, rectangle))
     candidates = [item for item in made if item is not None and item.is_valid]
@@ -381,13 +379,12 @@ def _ring(
 
 def _walls(walk: _Walk, corners: Sequence[int]) -> list[_Wall]:
     """The edges between corners of the simplified outline, neighbours along one axis joined."""
-    following = [*corners[1:], corners[0]]
-    step = np.abs(walk.points[following] - walk.points[corners])
-    axis = (step[:, 1] > step[:, 0]).astype(int)
-    turns = np.flatnonzero(axis != np.roll(axis, 1))
+    ends = [walk.points[corner] for corner in corners]
+    axis = [int(abs(b[1] - a[1]) > abs(b[0] - a[0])) for a, b in zip(ends, [*ends[1:], ends[0]], strict=True)]
+    turns = [here for here in range(len(axis)) if axis[here] != axis[here - 1]]
     return [
-        _Wall(int(axis[here]), corners[here], corners[there])
-        for here, there in zip(turns.tolist(), np.roll(turns, -1).tolist(), strict=True)
+        _Wall(axis[here], corners[here], corners[there])
+        for here, there in zip(turns, [*turns[1:], *turns[:1]], strict=True)
     ]
 
 
@@ -396,7 +393,7 @@ def _merged(walk: _Walk, walls: list[_Wall], *, shortest: float) -> list[_Wall] 
     while len(walls) >= _WALLS:
         offset = [walk.offset(wall) for wall in walls]
         long = [(offset[(k + 1) % len(walls)] - offset[k - 1]) * walk.sign(wall) for k, wall in enumerate(walls)]
-        k = int(np.argmin(long))
+        k = long.index(min(long))
         if long[k] >= shortest or (len(walls) == _WALLS and long[k] > 0):
             return walls
         before, after = walls[k - 1], walls[(k + 1) % len(walls)]

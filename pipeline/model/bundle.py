@@ -139,7 +139,8 @@ class ModelBundle:
 
         members, shares = zip(*self.averaged, strict=True)
         members = tuple(fuse_for_inference(member) if fused else member.eval() for member in members)
-        return Ensemble(members, shares=shares, temperature=self.temperature).eval()
+        values = self.quantity is not None
+        return Ensemble(members, shares=shares, temperature=self.temperature, values=values).eval()
 
     @cached_property
     def hash(self) -> str:

@@ -183,11 +183,15 @@ class Network(nn.Module):
 class Ensemble(nn.Module):
     """Members' probabilities averaged (Lakshminarayanan et al. 2017), as log-probabilities over a temperature.
 
-    A single member's logits pass unchanged but for the temperature (Guo et al. 2017).
+    A single member's logits pass unchanged but for the temperature (Guo et al. 2017). Of ``values`` the members' raw
+    channels are averaged: value and quantiles then are, and do not cross.
     """
 
-    def __init__(self, members: Sequence[nn.Module], *, shares: Sequence[float], temperature: float) -> None:
+    def __init__(
+        self, members: Sequence[nn.Module], *, shares: Sequence[float], temperature: float, values: bool = False
+    ) -> None:
         super().__init__()
+        self.values = values
         self.members = nn.ModuleList(members)
         self.shares = tuple(share / sum(shares) for share in shares)
         self.temperature = temperature
@@ -199,8 +203,9 @@ class Ensemble(nn.Module):
             return first.per_pixel(x) / self.temperature
         mean = torch.zeros(())
         for member, share in zip(self.members, self.shares, strict=True):
-            mean = mean + share * cast("Network", member).per_pixel(x).float().softmax(1)
-        return mean.clamp_min(TINY).log() / self.temperature
+            own = cast("Network", member).per_pixel(x).float()
+            mean = mean + share * (own if self.values else own.softmax(1))
+        return mean if self.values else mean.clamp_min(TINY).log() / self.temperature
 
 
 def build_network(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import lightning
 import numpy as np
 
+from pipeline.experts.experts import linear_scores
 from pipeline.experts.settings import ENOUGH_POLYGONS, Deadline
 from pipeline.experts.weights import best_lift
 from pipeline.model.preprocess import Preprocess
@@ -160,7 +161,7 @@ def _fit_pixels(given: _Given) -> tuple[Networks, Mixture | None, History, Sets]
     given.clock.lap("experts")
     networks = given.networks.judged(found.mixture, settings, frozen=given.frozen)
     if networks.context is not None and found.probe is not None:
-        start_columns(networks.context, found.probe)
+        start_columns(networks.context, *linear_scores(found.probe, classes=classes))
     history: History = []
     if networks.pixels is not None:
         until = deadline if networks.context is None else deadline.share(PIXELS_TIME)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 
 from pipeline.errors import ModelError
-from pipeline.experts.experts import linear_scores
 from pipeline.model.network import VIEWS, NetworkSpec, build_network, freeze_encoder
 from pipeline.model.weights import load_weights
 from pipeline.scenes.describe import is_embedding
@@ -19,8 +18,11 @@ from pipeline.training.settings import NO_WEIGHTS, UNJUDGED_SHARE
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pipeline.experts.experts import Model
+    import numpy as np
+    from numpy.typing import NDArray
+
     from pipeline.experts.mixture import Mixture
+    from pipeline.experts.regressor_mixture import RegressorMixture
     from pipeline.model.decoder import Columns
     from pipeline.model.network import Network
     from pipeline.model.preprocess import Preprocess
@@ -65,7 +67,9 @@ class Networks:
         done = self.context is not None and self.context.starts_as_probe and settings.keeps_encoder
         return None if done else self.context
 
-    def judged(self, mixture: Mixture | None, settings: TrainingSettings, *, frozen: FrozenFeatures | None) -> Networks:
+    def judged(
+        self, mixture: Mixture | RegressorMixture | None, settings: TrainingSettings, *, frozen: FrozenFeatures | None
+    ) -> Networks:
         """With the share that the settings ask for or that held-out polygons found; without context where it is 0.
 
         Without experts nothing is held out: an encoder whose weights are named has the share of one that is not judged.
@@ -84,14 +88,20 @@ class Networks:
         return replace(self, pixels=None, share=1.0) if strong else self
 
 
-def start_columns(network: Network, probe: Model) -> None:
-    """The network gives the scores of a classifier of the encoder's columns and the surroundings: the linear probe."""
-    weight, bias = (torch.from_numpy(part).float() for part in linear_scores(probe, classes=network.spec.classes))
+def start_columns(network: Network, weight: NDArray[np.float64], bias: NDArray[np.float64]) -> None:
+    """The network gives scores that are linear in the surroundings and the encoder's columns: the linear probe.
+
+    Args:
+        network: With columns.
+        weight: [class, feature], surroundings first; in the place of classes channels of a continuous target.
+        bias: [class].
+    """
+    own = torch.from_numpy(weight).float()
     convs = [network.head, *(cast("torch.nn.Conv2d", conv) for conv in cast("Columns", network.columns).mix)]
     with torch.no_grad():
-        for conv, part in zip(convs, torch.split(weight, [conv.in_channels for conv in convs], dim=1), strict=True):
+        for conv, part in zip(convs, torch.split(own, [conv.in_channels for conv in convs], dim=1), strict=True):
             conv.weight.copy_(part[:, :, None, None])
-        cast("torch.Tensor", network.head.bias).copy_(bias)
+        cast("torch.Tensor", network.head.bias).copy_(torch.from_numpy(bias))
 
 
 def lift_class(networks: Networks, index: int, lift: float) -> None:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
 
 import lightning
+import numpy as np
 import torch
+from sklearn.linear_model import Ridge
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from torch.utils.data import DataLoader, IterableDataset
 
+from pipeline.experts.regressors import linear_value
 from pipeline.experts.weights import pixel_weights
+from pipeline.model.quantiles import quantile_loss
 from pipeline.training.trainer import Watch, run_trainer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from pipeline.experts.experts import PixelTable
@@ -22,6 +28,10 @@ if TYPE_CHECKING:
     from pipeline.model.network import Network
     from pipeline.training.settings import PixelSettings
     from pipeline.training.training_set import SoftLabels
+
+# Of features: principal components that the network learns from, at most; what is added to their variances, over the
+# largest; and the penalty of the linear part, over the mean square of errors.
+COMPONENTS, _FLOOR, _LEAST_RIDGE = 100, 1e-6, 0.01
 
 
 class PixelBatches(IterableDataset[tuple[torch.Tensor, torch.Tensor]]):
@@ -55,13 +65,7 @@ class PixelLearner(lightning.LightningModule):
 
     def training_step(self, batch: tuple[torch.Tensor, torch.Tensor], batch_idx: int) -> torch.Tensor:  # noqa: ARG002 - Lightning's
         """Cross-entropy with the probabilities."""
-        fixed = self.network.spec.surroundings or self.network.spec.statistics
-        # A fixed first layer computes what the batch already holds.
-        layers = list(self.network.spectral or [])[int(fixed) :]
-        out = batch[0]
-        for layer in layers:
-            out = layer(out)
-        logits = self.network.head(out).flatten(1)
+        logits = on_features(self.network, batch[0])
         loss: torch.Tensor = -(batch[1] * logits.log_softmax(1)).sum(1).mean()
         return loss
 
@@ -117,3 +121,83 @@ def train_pixels(
     )  # fmt: skip
     network.eval()
     return watch.rows
+
+
+class ValueLearner(PixelLearner):
+    """A network without encoder learns values and quantiles from features that were computed once."""
+
+    def training_step(self, batch: tuple[torch.Tensor, torch.Tensor], batch_idx: int) -> torch.Tensor:  # noqa: ARG002 - Lightning's
+        """Loss of the value and draws of its distribution, float [pixel, 1 + draw]."""
+        raw = on_features(self.network, batch[0])
+        value, draws = batch[1][:, :1], batch[1][:, None, 1:]
+        return quantile_loss(raw, draws, torch.ones_like(value), value=value)
+
+
+@dataclass(frozen=True, eq=False)
+class LinearParts:
+    """What is linear in a table of features.
+
+    Attributes:
+        mean: Of each feature, float64 [feature].
+        axes: Features less their mean -> principal components with a variance of 1, float64 [feature, component].
+        weight: Of each feature in the ridge regression of the value, float64 [feature].
+        bias: Of that regression.
+    """
+
+    mean: NDArray[np.float64]
+    axes: NDArray[np.float64]
+    weight: NDArray[np.float64]
+    bias: float
+
+
+def linear_parts(features: NDArray[np.float32], value: NDArray[np.float64], chance: NDArray[np.float64]) -> LinearParts:
+    """Principal components of features float32 [pixel, feature], and a ridge regression of values float64 [pixel]."""
+    ridge = make_pipeline(StandardScaler(), Ridge(_LEAST_RIDGE))
+    weight, bias = linear_value(ridge.fit(features, value, ridge__sample_weight=chance / chance.sum()))
+    mean = features.mean(0, dtype=np.float64)
+    variance, axes = np.linalg.eigh(np.cov(features.T.astype(np.float64), ddof=0).reshape(len(mean), -1))
+    variance, axes = variance[::-1][:COMPONENTS], axes[:, ::-1][:, :COMPONENTS]
+    return LinearParts(mean, axes / np.sqrt(variance + _FLOOR * variance[0]), weight, float(bias))
+
+
+def put_parts(network: Network, small: Network, parts: LinearParts) -> None:
+    """Put a network of principal components, and beside it what is linear, into a network of features, in place.
+
+    Two units of each layer carry the linear part, as ``relu(a) - relu(-a) = a``.
+    """
+    (conv, norm), (last, last_norm), head = _layers(network)
+    (own_conv, own_norm), (own_last, own_last_norm), own_head = _layers(small)
+    axes, mean, line = (torch.from_numpy(part).float() for part in (parts.axes, parts.mean, parts.weight))
+    width = len(own_conv.weight)
+    with torch.no_grad():
+        first = own_conv.weight[:, :, 0, 0] @ axes.T
+        conv.weight.copy_(torch.cat([first, line[None], -line[None]])[:, :, None, None])
+        last.weight.zero_()
+        last.weight[:width, :width] = own_last.weight
+        last.weight[width:, width:] = torch.eye(2)[:, :, None, None]
+        head.weight.zero_()
+        head.weight[:, :width] = own_head.weight
+        head.weight[:2, width:] = torch.tensor([1.0, -1.0])[None, :, None, None]  # of value and median
+        cast("torch.Tensor", head.bias).copy_(cast("torch.Tensor", own_head.bias))
+        for into, given in ((norm, own_norm), (last_norm, own_last_norm)):
+            for name in ("running_mean", "running_var", "weight", "bias"):
+                getattr(into, name)[:width] = getattr(given, name)
+            into.weight[width:] = (1.0 + into.eps) ** 0.5  # which leaves what it is given as it is
+        cast("torch.Tensor", norm.running_mean)[:width] += first @ mean
+        norm.bias[width:] = torch.tensor([parts.bias, -parts.bias])
+
+
+def _layers(network: Network) -> tuple[Any, Any, torch.nn.Conv2d]:
+    """Convolution and norm of either layer of the spectral path, and the head."""
+    one, other = (cast("torch.nn.Sequential", layer) for layer in list(network.spectral or [])[-2:])
+    return one[:2], other[:2], network.head
+
+
+def on_features(network: Network, features: torch.Tensor) -> torch.Tensor:
+    """Scores [pixel, class] of features [pixel, feature, 1, 1], which a fixed first layer computes elsewhere."""
+    fixed = network.spec.surroundings or network.spec.statistics
+    out = features
+    for layer in list(network.spectral or [])[int(fixed) :]:
+        out = layer(out)
+    raw: torch.Tensor = network.head(out).flatten(1)
+    return raw

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pipeline.experts.mixture import Mixture, OutOfFold
+    from pipeline.experts.regressor_mixture import RegressorMixture
     from pipeline.legend import ClassScheme
     from pipeline.model.preprocess import Preprocess
     from pipeline.quantity import Quantity
@@ -113,16 +114,23 @@ def provenance_of(settings: TrainingSettings, *, notes: dict[str, Any]) -> dict[
 
 def context_note(
     networks: Networks,
-    mixture: Mixture | None,
+    mixture: Mixture | RegressorMixture | None,
     frozen: FrozenFeatures | None,
     *,
     settings: TrainingSettings,
     polygons: int,
     what: str = "polygons",
+    figure: str = "",
+    kept: bool = False,
 ) -> dict[str, Any]:
-    """What became of the network with context, JSON-ready; ``line`` says it in one line, ``what`` is learned from."""
+    """What became of the network with context, JSON-ready; ``line`` says it in one line.
+
+    ``what`` is learned from, ``figure`` is what is gained, and the encoder is ``kept`` as it is whatever settings say.
+    """
     if not settings.context.enabled:
         return {"share": 0.0, "line": "no network with context: training.context is off"}
+    if kept and not settings.context.frozen_first:
+        return {"share": 0.0, "line": "no pretrained encoder: training.context.weights is none"}
     if settings.context.frozen_first and frozen is None:
         return {"share": 0.0, "line": "no network with context: no pretrained weights at hand fit the scene"}
     name = frozen.describe() if frozen is not None else f"{settings.context.architecture}"
@@ -132,7 +140,7 @@ def context_note(
         note |= {"held_out": admission.note()}
     if networks.context is None:
         if admission is not None:
-            why = f"gained {admission.gain:+.3f} on held-out {what}, not more than chance"
+            why = f"gained {admission.gain:+.3f}{figure} on held-out {what}, not more than chance"
         elif not settings.experts.enabled:
             why = "without experts nothing judges it (training.experts is off)"
         elif polygons < ENOUGH_POLYGONS:
@@ -140,6 +148,6 @@ def context_note(
         else:
             why = f"no held-out {what} judged it: too few groups, or training.time_limit_s ended first"
         return note | {"line": f"{name}: not used, {why}"}
-    how = "frozen" if settings.keeps_encoder else "fine-tuned"
-    gained = f", gained {admission.gain:+.3f} on held-out {what}" if admission is not None else ""
+    how = "frozen" if kept or settings.keeps_encoder else "fine-tuned"
+    gained = f", gained {admission.gain:+.3f}{figure} on held-out {what}" if admission is not None else ""
     return note | {"line": f"{name}, {how} on {polygons} {what}, share {networks.share:.2f}{gained}"}

@@ -181,7 +181,9 @@ class TrainingSettings(Settings):
         """Keys that a continuous target has nothing for, and that were set otherwise than by default."""
         plain, off = type(self)(), ("experts.enabled",) * (not self.experts.enabled)
         off += ("pixels.enabled",) * (not self.pixels.enabled) + ("head",) * (self.head != plain.head)
-        own, default = (one.context.model_dump(exclude={"enabled"}) for one in (self, plain))
+        # A pretrained encoder takes part as it is, with the share that is given or found.
+        kept = {"enabled", "weights", "share", *(("frozen",) if self.context.frozen else ())}
+        own, default = (one.context.model_dump(exclude=kept) for one in (self, plain))
         return (*off, *(f"context.{name}" for name, value in own.items() if value != default[name]))
 
     @property
@@ -224,10 +226,19 @@ class TrainingSettings(Settings):
         return f"trained on {polygons} polygons: {'; '.join(parts)}; at most {self.time_limit_s:.0f} s"
 
     def describe_values(self, samples: int) -> str:
-        """What will be trained on so many samples of a continuous target, in one line: no encoder is used there."""
+        """What will be trained on so many samples of a continuous target, in one line."""
         experts = f"experts ({self.experts.trees} trees each)"
         network = f"a network of pixels ({self.pixels.steps} steps)"
-        return f"trained on {samples} samples: {experts}; {network}; at most {self.time_limit_s:.0f} s"
+        context = self.context
+        if not context.frozen_first:
+            encoder = "no pretrained encoder"
+        elif context.share is None and samples < ENOUGH_POLYGONS:
+            encoder = f"no pretrained encoder (fewer than {ENOUGH_POLYGONS} samples cannot judge it)"
+        else:
+            share = "as held-out samples say" if context.share is None else f"{context.share:.2f}"
+            start = "pretrained weights at hand" if context.weights == AUTO else Path(context.weights).name
+            encoder = f"a frozen encoder from {start} (ridge regression, share {share})"
+        return f"trained on {samples} samples: {experts}; {network}; {encoder}; at most {self.time_limit_s:.0f} s"
 
     def _describe_context(self, polygons: int) -> str:
         context = self.context

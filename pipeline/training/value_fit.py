@@ -1,33 +1,38 @@
 """Train a network of values: teachers learn the samples, the network learns their mixture and its distribution.
 
-The same chips, features and network of pixels as for classes; in the place of probabilities stand draws from the
-distribution of a pixel's value (``pipeline.model.quantiles``).
+The same chips, features and networks as for classes; in the place of probabilities stand draws from the distribution
+of a pixel's value (``pipeline.model.quantiles``). A pretrained encoder takes part as one more teacher, a ridge
+regression of its frozen features and the surroundings, where held-out groups speak for it; a network with columns gives
+just what that teacher gives, and is averaged with the network of pixels by its share.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import lightning
 import numpy as np
 import torch
+from sklearn.linear_model import Ridge
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from torch.utils.data import DataLoader
 
-from pipeline.experts.regressor_mixture import fit_regressor_mixture
-from pipeline.experts.regressors import MANY_BANDS, NAMES, SPATIAL, SPECTRAL, TEACHERS, Places
+from pipeline.experts.regressor_mixture import ENCODER, fit_regressor_mixture
+from pipeline.experts.regressors import MANY_BANDS, NAMES, SPATIAL, SPECTRAL, TEACHERS, Places, linear_value
 from pipeline.experts.settings import Deadline
 from pipeline.model.network import NetworkSpec, build_network
 from pipeline.model.preprocess import Preprocess
-from pipeline.model.quantiles import CHANNELS, quantile_loss, values_and_quantiles
+from pipeline.model.quantiles import CHANNELS
 from pipeline.model.surroundings import surroundings
 from pipeline.scenes.derived import PLACE
 from pipeline.training.chip_set import read_chips
+from pipeline.training.encoder_features import frozen_features
 from pipeline.training.fit import EXPERTS_TIME, training_statistics
-from pipeline.training.networks import CHANNELS as WIDTH
-from pipeline.training.networks import Networks
-from pipeline.training.pixels import PixelBatches, PixelLearner
-from pipeline.training.result import Clock, FitResult, assemble, provenance_of
+from pipeline.training.networks import Networks, build_networks, network_specs, start_columns
+from pipeline.training.pixels import PixelBatches, ValueLearner, linear_parts, on_features, put_parts
+from pipeline.training.result import Clock, FitResult, assemble, context_note, provenance_of
 from pipeline.training.settings import learned_polygons
 from pipeline.training.trainer import Watch, run_trainer
 from pipeline.training.training_set import MARGIN_PX
@@ -42,13 +47,14 @@ if TYPE_CHECKING:
     from pipeline.experts.regressor_mixture import RegressorMixture
     from pipeline.experts.regressors import Kind, ValueTable
     from pipeline.legend import ClassScheme
-    from pipeline.model.bundle import ModelBundle
     from pipeline.model.network import Network
     from pipeline.quantity import Quantity
     from pipeline.splits.split import Split, TrainingScene
     from pipeline.training.chip_index import ChipIndex
     from pipeline.training.chip_set import ChipSet
+    from pipeline.training.encoder_features import FrozenFeatures
     from pipeline.training.settings import TrainingSettings
+    from pipeline.training.statistics import BandStatistics
     from pipeline.training.value_table import Samples
 
 # Most pixels that the mixture is asked for: a forest's quantiles take some 50 us each, and values are smooth.
@@ -81,6 +87,66 @@ class Targets:
         return replace(self, quantity=replace(self.quantity.fitted(own), edges=edges))
 
 
+@dataclass(frozen=True, eq=False)
+class ValueSet:
+    """What a fit learns from.
+
+    Attributes:
+        scenes: Scenes with the same bands, and the pixels of their samples.
+        targets: The samples' values, standardised by those that are learned.
+        statistics: Of the bands.
+        preprocess: How they are standardised.
+        chips: Their pixels get soft targets.
+        table: The samples with their features.
+        frozen: A pretrained encoder that fits the scenes, where one may be judged.
+        encoder: The same, judged or not: for the record.
+        clock: Since reading began.
+    """
+
+    scenes: Sequence[TrainingScene]
+    targets: Targets
+    statistics: BandStatistics
+    preprocess: Preprocess
+    chips: ChipSet
+    table: ValueTable
+    frozen: FrozenFeatures | None
+    encoder: FrozenFeatures | None
+    clock: Clock
+
+    @property
+    def samples(self) -> int:
+        """How many samples have a valid pixel."""
+        return round(float(self.table.weight.sum()))
+
+    def mixture(
+        self, settings: TrainingSettings, *, deadline: Deadline | None = None,
+        progress: Callable[[str, int, int], None] | None = None,
+    ) -> RegressorMixture:  # fmt: skip
+        """The teachers, fitted.
+
+        Raises:
+            LabelError: samples all in one group.
+        """
+        kinds, trees, seed = kinds_for(self.preprocess.bands), settings.experts.trees, settings.seed
+        return fit_regressor_mixture(
+            self.table, trees=trees, seed=seed, kinds=(*kinds, ENCODER) if self.frozen is not None else kinds,
+            deadline=deadline, given=settings.context.share, progress=progress,
+        )  # fmt: skip
+
+    def rows_of(self, scenes: Sequence[TrainingScene]) -> Samples:
+        """Other samples with the features that the teachers see."""
+        frame = self.targets.frame
+        return samples_of(scenes, frame, preprocess=self.preprocess, plane=Plane.around(frame), frozen=self.frozen)
+
+
+def value_spec(settings: TrainingSettings, preprocess: Preprocess) -> NetworkSpec:
+    """The network of pixels of a continuous target."""
+    pixels, _ = network_specs(
+        settings, bands_in=preprocess.channels, classes=CHANNELS, chip_px=NetworkSpec.chip_px
+    )  # fmt: skip
+    return cast("NetworkSpec", pixels)
+
+
 def kinds_for(bands: Sequence[str]) -> tuple[Kind, ...]:
     """The teachers: those that interpolate too where the network is given the place."""
     return (
@@ -90,76 +156,109 @@ def kinds_for(bands: Sequence[str]) -> tuple[Kind, ...]:
     )
 
 
-def fit_values(
-    scenes: Sequence[TrainingScene], split: Split, targets: Targets, *, index: ChipIndex, settings: TrainingSettings,
-    mixture: RegressorMixture | None = None, progress: Callable[[str, int, int], None] | None = None,
-) -> tuple[FitResult, RegressorMixture]:  # fmt: skip
-    """Train a model of values.
+def value_set(
+    scenes: Sequence[TrainingScene], split: Split, targets: Targets, *, index: ChipIndex, settings: TrainingSettings
+) -> ValueSet:
+    """Samples and chips, read.
 
     Args:
         scenes: Scenes with the same bands, and the pixels of their samples.
         split: Which samples train and validate; those of test and buffer are never looked at.
         targets: The samples' values.
         index: Chips whose pixels get soft targets.
-        settings: How; of experts the number of trees, of pixels steps and batch.
+        settings: How.
+
+    Raises:
+        LabelError: no sample with data.
+        ModelError: pretrained weights that are asked for by name and do not fit.
+    """
+    clock = Clock()
+    statistics = training_statistics(scenes, split)
+    preprocess = Preprocess.from_statistics(bands=statistics.bands, mean=statistics.mean, std=statistics.std)
+    first, ids = scenes[0].source, learned_polygons(split, settings).tolist()
+    encoder = frozen_features(settings, preprocess, sensor=first.sensor, level=first.level, units=first.units)
+    own = [replace(scene, pixels=scene.pixels.select(ids)) for scene in scenes]
+    chips = read_chips(scenes, index, split=split, preprocess=preprocess, margin=MARGIN_PX)
+    encoder = encoder.calibrated(chips.x, chips.valid) if encoder is not None else None
+    frozen = encoder if settings.asks_encoder(len(ids)) else None
+    plane = Plane.around(targets.frame)
+    samples = samples_of(own, targets.frame, preprocess=preprocess, plane=plane, seed=settings.seed, frozen=frozen)
+    targets = targets.learned(np.unique(samples.polygon))
+    table = samples.table(targets.frame, targets.quantity, targets.group_of)
+    clock.lap("chips")
+    return ValueSet(scenes, targets, statistics, preprocess, chips, table, frozen, encoder, clock)
+
+
+def fit_values(
+    given: ValueSet, *, settings: TrainingSettings, mixture: RegressorMixture | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> FitResult:  # fmt: skip
+    """Train a model of values.
+
+    Args:
+        given: What to learn from.
+        settings: How; of experts the number of trees, of pixels steps and batch, of context weights and share.
         mixture: Teachers of the same samples, where they are fitted already.
         progress: Called with stage, step, number of steps.
 
     Raises:
-        LabelError: no sample with data, or all in one group.
+        LabelError: samples all in one group.
     """
-    clock, deadline = Clock(), Deadline.after(settings.time_limit_s)
+    clock = given.clock
+    deadline = Deadline.after(settings.time_limit_s - sum(clock.seconds.values()))
     lightning.seed_everything(settings.seed, verbose=False)
-    statistics = training_statistics(scenes, split)
-    preprocess = Preprocess.from_statistics(bands=statistics.bands, mean=statistics.mean, std=statistics.std)
-    plane = Plane.around(targets.frame)
-    ids = learned_polygons(split, settings).tolist()
-    own = [replace(scene, pixels=scene.pixels.select(ids)) for scene in scenes]
-    samples = samples_of(own, targets.frame, preprocess=preprocess, plane=plane, seed=settings.seed)
-    targets = targets.learned(np.unique(samples.polygon))
-    table = samples.table(targets.frame, targets.quantity, targets.group_of)
-    chips = read_chips(scenes, index, split=split, preprocess=preprocess, margin=MARGIN_PX)
-    clock.lap("chips")
-    mixture = mixture or fit_regressor_mixture(
-        table,
-        trees=settings.experts.trees,
-        seed=settings.seed,
-        kinds=kinds_for(preprocess.bands),
-        deadline=deadline.share(EXPERTS_TIME),
-        progress=progress,
-    )
-    soft = _soft_places(chips, scenes, targets, plane, pixels=min(settings.experts.soft_pixels, SOFT_PIXELS),
-                        seed=settings.seed)  # fmt: skip
+    mixture = mixture or given.mixture(settings, deadline=deadline.share(EXPERTS_TIME), progress=progress)
+    soft = _soft_places(given, pixels=min(settings.experts.soft_pixels, SOFT_PIXELS), seed=settings.seed)
     clock.lap("experts")
-    network = value_network(preprocess.channels)
-    history = train_values(network, table, soft, mixture, settings=settings, deadline=deadline, progress=progress)
+    plain, ridge = mixture.parts()
+    if ridge is None:
+        networks = Networks(build_network(value_spec(settings, given.preprocess)), None, 0.0)
+    else:
+        networks = build_networks(settings, classes=CHANNELS, chip_px=given.chips.x.shape[-1],
+                                  preprocess=given.preprocess, frozen=given.frozen)  # fmt: skip
+        networks = networks.judged(mixture, settings, frozen=given.frozen)
+    pixels = cast("Network", networks.pixels)
+    history = train_values(pixels, given.table, soft, plain, settings=settings, deadline=deadline, progress=progress)
+    if networks.context is not None:
+        start_values(networks.context, ridge, pixels, soft if len(soft) else given.table.places)
     clock.lap("pixels")
     notes: dict[str, Any] = {
         "teachers": {NAMES[kind]: round(float(share), 4) for kind, share in
                      zip(mixture.kinds, mixture.shares, strict=True)},
         "interval_factor": round(mixture.widen, 4),
-        "samples": len(np.unique(samples.polygon)),
+        "samples": given.samples,
         "cut_short": list(deadline.cut),
+        "context": context_note(networks, mixture, given.encoder, settings=settings, polygons=given.samples,
+                                what="samples", figure=" of R2", kept=True),
     }  # fmt: skip
     bundle = assemble(
-        Networks(network, None, 0.0), targets.scheme, preprocess, statistics, scenes=scenes,
-        provenance=provenance_of(settings, notes=notes), quantity=targets.quantity,
+        networks, given.targets.scheme, given.preprocess, given.statistics, scenes=given.scenes,
+        provenance=provenance_of(settings, notes=notes), quantity=given.targets.quantity,
     )  # fmt: skip
-    return FitResult(bundle, history, clock.seconds), mixture
+    return FitResult(bundle, history, clock.seconds)
 
 
-def value_network(channels: int) -> Network:
-    """The network of a continuous target, as it starts."""
-    return build_network(NetworkSpec(
-        channels, CHANNELS, encoder="none", spectral_kernels=(1, 1), spectral_channels=WIDTH, dropout=0.0,
-        surroundings=True,
-    ))  # fmt: skip
+def start_values(context: Network, ridge: Any, pixels: Network, places: Places) -> None:
+    """The network with columns gives the ridge regression's values.
+
+    Its quantiles lie around them as those of the network of pixels do, as far as that is linear in the surroundings.
+    """
+    value, bias = linear_value(ridge)
+    own = places.features.shape[1]
+    with torch.inference_mode():
+        raw = on_features(pixels, torch.from_numpy(places.features)[:, :, None, None]).numpy().astype(np.float64)
+    around = make_pipeline(StandardScaler(), Ridge()).fit(places.features, raw[:, 1:] - raw[:, :1] * [1, 0, 0])
+    weight, constant = linear_value(around)
+    start_columns(
+        context,
+        np.stack([value, *(np.r_[row, np.zeros(len(value) - own)] for row in weight)]) + np.outer([0, 1, 0, 0], value),
+        np.r_[0, constant] + bias * np.array([1, 1, 0, 0]),
+    )
 
 
-def _soft_places(
-    chips: ChipSet, scenes: Sequence[TrainingScene], targets: Targets, plane: Plane, *, pixels: int, seed: int
-) -> Places:
+def _soft_places(given: ValueSet, *, pixels: int, seed: int) -> Places:
     """Valid pixels spread over all chips, none twice, with features, place and day."""
+    chips, scenes, targets, plane = given.chips, given.scenes, given.targets, Plane.around(given.targets.frame)
     generator = torch.Generator().manual_seed(seed)
     valid = chips.once()
     where = valid & (torch.rand(valid.shape, generator=generator) < pixels / max(int(valid.sum()), 1))
@@ -182,56 +281,40 @@ def _soft_places(
     return Places(torch.cat(features).numpy() if features else np.empty((0, wide), dtype=np.float32), xy, day)
 
 
-class ValueLearner(PixelLearner):
-    """A network without encoder learns values and quantiles from features that were computed once."""
-
-    def training_step(self, batch: tuple[torch.Tensor, torch.Tensor], batch_idx: int) -> torch.Tensor:  # noqa: ARG002 - Lightning's
-        """Loss of the value and draws of its distribution, float [pixel, 1 + draw]."""
-        out = batch[0]
-        for layer in list(self.network.spectral or [])[1:]:  # the first computes what the batch already holds
-            out = layer(out)
-        raw = self.network.head(out).flatten(1)
-        value, draws = batch[1][:, :1], batch[1][:, None, 1:]
-        return quantile_loss(raw, draws, torch.ones_like(value), value=value)
-
-
 def train_values(
-    network: Any, table: ValueTable, soft: Places, mixture: RegressorMixture, *, settings: TrainingSettings,
+    network: Network, table: ValueTable, soft: Places, mixture: RegressorMixture, *, settings: TrainingSettings,
     deadline: Deadline, progress: Callable[[str, int, int], None] | None,
 ) -> list[dict[str, float]]:  # fmt: skip
-    """The network learns the mixture's values and draws of samples and other pixels, in place; gives the log."""
+    """The network learns the mixture's values and draws of samples and other pixels, in place; gives the log.
+
+    What is linear in the features is solved for, and what is left is learned, from the features' principal components
+    at equal variance: spectra of many bands are so much alike that steps along gradients hardly tell them apart. Both
+    are put into the network's own layers afterwards (``put_parts``).
+    """
     pixels = settings.pixels
     places = (table.places, soft) if len(soft) else (table.places,)
     # The mean of draws is not the mixture's value where the distribution leans to one side.
     target = np.concatenate([mixture.values_and_draws(part) for part in places])
     chance = np.concatenate([table.weight / table.weight.sum(), np.full(len(soft), 1.0 / max(len(soft), 1))])
+    features = np.concatenate([part.features for part in places])
+    parts = linear_parts(features, target[:, 0], chance)
+    seen = (features - parts.mean) @ parts.axes
+    target -= (features @ parts.weight + parts.bias)[:, None]
+    small = build_network(replace(
+        network.spec, bands_in=seen.shape[1], surroundings=False, spectral_channels=network.spec.spectral_channels - 2
+    ))  # fmt: skip
     batches = PixelBatches(
-        torch.from_numpy(np.concatenate([part.features for part in places])),
-        torch.from_numpy(target.astype(np.float32)), torch.from_numpy(chance),
-        steps=pixels.steps, batch=pixels.batch, seed=settings.seed,
+        torch.from_numpy(seen.astype(np.float32)), torch.from_numpy(target.astype(np.float32)),
+        torch.from_numpy(chance), steps=pixels.steps, batch=pixels.batch, seed=settings.seed,
     )  # fmt: skip
     watch = Watch("pixel network", steps=pixels.steps, column="pixel_loss", progress=progress)
-    learner = ValueLearner(network, steps=pixels.steps, lr=min(pixels.lr, _LEARNING_RATE),
+    learner = ValueLearner(small, steps=pixels.steps, lr=min(pixels.lr, _LEARNING_RATE),
                            weight_decay=pixels.weight_decay)  # fmt: skip
     run_trainer(learner, DataLoader(batches, batch_size=None), watch=watch, deadline=deadline, max_epochs=1, devices=1,
           logger=False, enable_checkpointing=False)  # fmt: skip
+    put_parts(network, small, parts)
     network.eval()
     return watch.rows
-
-
-def predict_samples(bundle: ModelBundle, samples: Samples) -> NDArray[np.float64]:
-    """Value, lower, median, upper in the quantity's unit, float64 [n, 4], of samples that the model standardised."""
-    quantity = bundle.quantity
-    if quantity is None:
-        msg = "a model of classes has no values"
-        raise TypeError(msg)
-    network = bundle.members[0]
-    with torch.inference_mode():
-        out = torch.from_numpy(samples.places.features)[:, :, None, None]
-        for layer in list(network.spectral or [])[1:]:
-            out = layer(out)
-        found = values_and_quantiles(network.head(out).flatten(1))[:, 0].numpy()
-    return quantity.inverse(found)
 
 
 def scene_days(frame: GeoDataFrame, scenes: Sequence[TrainingScene]) -> dict[str, int]:

@@ -26,10 +26,13 @@ if TYPE_CHECKING:
     from pipeline.quantity import Quantity
     from pipeline.scenes.scene import Source
     from pipeline.splits.split import TrainingScene
+    from pipeline.training.encoder_features import FrozenFeatures
 
 # Most pixels of one polygon: more of them say little new.
 PER_POLYGON = 30
 _TILE_PX = 64
+# What an encoder is shown around a tile, whole strides; its effective reach (``pipeline.inference.measure``).
+_HALO_PX = 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,11 +105,11 @@ def days_of(frame: GeoDataFrame) -> NDArray[np.int64]:
 
 def samples_of(
     scenes: Sequence[TrainingScene], frame: GeoDataFrame, *, preprocess: Preprocess | None, plane: Plane,
-    covariates: Sequence[str] = (), seed: int = 0,
+    covariates: Sequence[str] = (), seed: int = 0, frozen: FrozenFeatures | None = None,
 ) -> Samples:  # fmt: skip
     """Valid labelled pixels with the surroundings that the network sees, standardised; covariates appended.
 
-    Without scenes, samples with their covariates alone.
+    Without scenes, samples with their covariates alone. With ``frozen`` they have the columns of that encoder too.
 
     Raises:
         LabelError: no sample has data in every band (or covariate).
@@ -114,12 +117,13 @@ def samples_of(
     own = np.zeros(int(frame["poly_id"].max()) + 1, dtype=np.int64)
     own[frame["poly_id"]] = np.arange(len(frame))
     if scenes:
-        parts = [_of_scene(scene.source, scene.pixels, preprocess, seed=seed) for scene in scenes]
+        parts = [_of_scene(scene.source, scene.pixels, preprocess, seed=seed, frozen=frozen) for scene in scenes]
         features = np.concatenate([part[0] for part in parts])
         polygon = np.concatenate([part[1] for part in parts])
     else:
         polygon = frame["poly_id"].to_numpy(dtype=np.int32)
         features = np.empty((len(frame), 0), dtype=np.float32)
+    columns = np.concatenate([part[2] for part in parts]) if frozen is not None else None
     at = own[polygon]
     plain = preprocess.channels if preprocess is not None and scenes else len(covariates)
     if covariates:
@@ -138,30 +142,34 @@ def samples_of(
     scale = None
     if preprocess is not None and scenes:
         scale = np.array(preprocess.mean[:plain]), np.array(preprocess.std[:plain])
-    return Samples(Places(features, xy[at], day[at]), polygon, plain, scale)
+    return Samples(Places(features, xy[at], day[at], columns), polygon, plain, scale)
 
 
 def _of_scene(
-    source: Source, pixels: LabelledPixels, preprocess: Preprocess | None, *, seed: int
-) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-    """Features float32 [n, feature] and polygon int32 [n] of one scene's labelled pixels that are valid."""
+    source: Source, pixels: LabelledPixels, preprocess: Preprocess | None, *, seed: int, frozen: FrozenFeatures | None
+) -> tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.float32]]:
+    """Features float32 [n, feature], polygon int32 [n], columns float32 [n, column] of valid labelled pixels."""
     if preprocess is None:
         raise LabelError("scenes without statistics of their bands")
     pixels = pixels.select(_some_of_each(pixels.polygon, seed=seed))
     features, polygons = [np.empty((0, 5 * preprocess.channels), dtype=np.float32)], [np.empty(0, dtype=np.int32)]
+    columns = [np.empty((0, 0 if frozen is None else frozen.count), dtype=np.float32)]
+    halo = REACH_PX if frozen is None else _HALO_PX
     with open_reader(source) as reader:
         for tile in reader.grid.tiles(_TILE_PX):
             at = pixels.within(tile)
             if not len(at):
                 continue
-            raster = reader.read(tile.expand(REACH_PX))
+            raster = reader.read(tile.expand(halo))
             x = preprocess(raster.values, raster.valid)[None]
-            rows, cols = pixels.row[at] - tile.row + REACH_PX, pixels.col[at] - tile.col + REACH_PX
+            rows, cols = pixels.row[at] - tile.row + halo, pixels.col[at] - tile.col + halo
             keep = raster.valid[rows, cols]
-            found = surroundings(x)[0][:, torch.from_numpy(rows[keep]).long(), torch.from_numpy(cols[keep]).long()]
-            features.append(found.T.numpy())
+            place = (0, slice(None), torch.from_numpy(rows[keep]).long(), torch.from_numpy(cols[keep]).long())
+            features.append(surroundings(x)[place].T.numpy())
             polygons.append(pixels.polygon[at][keep])
-    return np.concatenate(features), np.concatenate(polygons)
+            if frozen is not None:
+                columns.append(frozen.of_pixels(x)[place].T.numpy())
+    return np.concatenate(features), np.concatenate(polygons), np.concatenate(columns)
 
 
 def _some_of_each(polygon: NDArray[np.int32], *, seed: int) -> NDArray[np.bool_]:

@@ -40,6 +40,7 @@ from pipeline.model.bundle import ModelBundle
 from pipeline.model.network import Network, build_network
 from pipeline.model.preprocess import Preprocess
 from pipeline.model.pretrained import find_encoders
+from pipeline.model.quantiles import CHANNELS
 from pipeline.model.surroundings import LEVELS, chip_statistics, statistics_count
 from pipeline.scenes.sources import REFLECTANCE
 from pipeline.training.chip_head import CHIPS_AT_ONCE, MIXTURES
@@ -51,7 +52,6 @@ from pipeline.training.networks import network_specs
 from pipeline.training.pixels import PixelLearner
 from pipeline.training.settings import learned_polygons
 from pipeline.training.training_set import MARGIN_PX, PER_POLYGON, pixel_table
-from pipeline.training.value_fit import value_network
 from pipeline.workflow.stage_chips import chosen_chips
 from pipeline.workflow.stage_report import VIEW_PX
 from pipeline.workflow.value_stages import PROBE_STEPS, step_s, value_cost
@@ -102,6 +102,7 @@ class _Sample:
     choose_s: float  # Seconds that choosing them took
     read_s: float  # Seconds to read one
     encoder_s: float  # Seconds that a pretrained encoder takes for one
+    frozen: FrozenFeatures | None  # The encoder
     table: PixelTable  # What is learned of those that were read: labelled pixels, or with head chip labelled chips
     polygons: int  # Polygons that teach, of all chips
     rows: int  # Rows of the table that the job will learn from, about
@@ -138,13 +139,12 @@ def untrained_bundle(job: Job) -> tuple[ModelBundle, FrozenFeatures | None]:
     bands = first.band_names
     # Statistics are not known yet: values stay as they are, and none is clipped.
     preprocess = Preprocess(bands, (0.0,) * len(bands), (1.0,) * len(bands), clip=0.0)
-    frozen = _encoder(job, preprocess) if not job.is_value else None
-    size = job.config.chips.size_px
-    if job.is_value:
-        networks = [value_network(preprocess.channels)]
-    else:
-        specs = network_specs(settings, bands_in=len(bands), classes=len(job.scheme), chip_px=size, frozen=frozen)
-        networks = [build_network(spec) for spec in specs if spec is not None]
+    frozen = _encoder(job, preprocess)
+    size, classes = job.config.chips.size_px, CHANNELS if job.is_value else len(job.scheme)
+    specs = network_specs(settings, bands_in=len(bands), classes=classes, chip_px=size, frozen=frozen)
+    if job.is_value and frozen is None:
+        specs = specs[0], None
+    networks = [build_network(spec) for spec in specs if spec is not None]
     size_x, size_y = first.grid.pixel_size_m
     return ModelBundle(
         members=tuple(network.eval() for network in networks),
@@ -186,11 +186,11 @@ def _read_sample(job: Job, preprocess: Preprocess, frozen: FrozenFeatures | None
     polygon = np.concatenate([part.polygon for part in job.pixels])
     _, counts = np.unique(polygon[np.isin(polygon, ids)], return_counts=True)
     own, encoder_s = chips.only(ids), 0.0
+    frozen = frozen.calibrated(chips.x, chips.valid) if frozen is not None and not chip_head else frozen
     if not bool((chips.core(own) != IGNORE_INDEX).any()):  # all masked, by chance: nothing to time
         table = PixelTable(np.zeros((0, 1), np.float32), np.zeros(0, np.uint8), np.zeros(0, np.int32), 1)
         rows_in_all = 0
     elif not chip_head:
-        frozen = frozen.calibrated(chips.x, chips.valid) if frozen is not None else None
         begun = time.perf_counter()
         table = pixel_table(chips, own, per_polygon=PER_POLYGON, seed=settings.seed, frozen=frozen)
         encoder_s = (time.perf_counter() - begun) / len(some) if frozen is not None else 0.0
@@ -202,7 +202,7 @@ def _read_sample(job: Job, preprocess: Preprocess, frozen: FrozenFeatures | None
         known = classes != IGNORE_INDEX
         table = PixelTable(values[known], classes[known], polygons[known], values.shape[1])
         rows_in_all = len(labelled)
-    return _Sample(index, chosen - start, read_s, encoder_s, table, len(counts), max(rows_in_all, 1))
+    return _Sample(index, chosen - start, read_s, encoder_s, frozen, table, len(counts), max(rows_in_all, 1))
 
 
 def _train(job: Job, members: Sequence[Network], sample: _Sample) -> StageCost:
@@ -244,11 +244,12 @@ def _train(job: Job, members: Sequence[Network], sample: _Sample) -> StageCost:
 def _values(job: Job, preprocess: Preprocess, sample: _Sample) -> tuple[StageCost, StageCost]:
     """Training and assessment of a continuous target."""
     chips = len(sample.index)
-    train_s, assess_s, held_bytes = value_cost(job, preprocess, chips=chips)
+    train_s, assess_s, held_bytes = value_cost(job, preprocess, chips=chips, frozen=sample.frozen)
     padded_px = chips * (job.config.chips.size_px + 2 * MARGIN_PX) ** 2
     base = RUN_BASE_BYTES + _cache_bytes(job)
     memory = base + 2 * padded_px * _chip_pixel_bytes(preprocess.channels) + held_bytes
     train = _trained(job, IDLE_S + sample.read_s * chips + train_s, memory, disk=2_000_000)
+    train = replace(train, unjudged=sample.frozen is not None)
     return train, StageCost("assess", IDLE_S + assess_s, base + MAPPED_BYTES, 50_000)
 
 

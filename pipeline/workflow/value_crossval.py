@@ -27,19 +27,23 @@ from pipeline.labels.values import holds_several
 from pipeline.model.preprocess import Preprocess
 from pipeline.splits.folds import block_folds, group_folds
 from pipeline.splits.search import default_block_m
-from pipeline.splits.split import Part, Split
+from pipeline.splits.split import Part, Split, TrainingScene
 from pipeline.training.chips import choose_chips
 from pipeline.training.fit import training_statistics
 from pipeline.training.settings import learned_polygons
-from pipeline.training.value_fit import fit_values, kinds_for, predict_samples
+from pipeline.training.value_fit import fit_values, value_set
 from pipeline.training.value_table import Plane, samples_of
 from pipeline.workflow.job import CROSSVAL as FILE
 from pipeline.workflow.job import Job, refuse_other_figures
 from pipeline.workflow.outcome import Outcome, Progress, Table
-from pipeline.workflow.value_stages import baseline, by_polygon, measured_of, quantity_of, targets_of
+from pipeline.workflow.value_stages import baseline, by_polygon, measured_of, predict_samples, quantity_of, targets_of
 
 if TYPE_CHECKING:
+    from pipeline.experts.regressors import ValueTable
+    from pipeline.quantity import Quantity
     from pipeline.splits.settings import CrossvalSettings
+    from pipeline.training.value_fit import ValueSet
+    from pipeline.training.value_table import Samples
 
 MIXTURE, NETWORK = "mixture of teachers", "network"
 
@@ -143,42 +147,60 @@ def _splits(
 
 def _one_fold(job: Job, split: Split, *, settings: CrossvalSettings) -> dict[str, tuple[NDArray[np.float64], ...]]:
     frame, section, training = job.labels.frame, job.config.labels.value, job.config.training
-    scenes, preprocess = job.training_scenes, None
-    if scenes:
-        found = training_statistics(scenes, split)
-        preprocess = Preprocess.from_statistics(bands=found.bands, mean=found.mean, std=found.std)
-    plane = Plane.around(frame)
-    samples = samples_of(scenes, frame, preprocess=preprocess, plane=plane, covariates=section.covariates)
-    part = split.part[samples.polygon]
-    learned = np.isin(samples.polygon, learned_polygons(split, training))
-    train, test = samples.rows(learned), samples.rows(part == Part.TEST)
-    own = frame.loc[frame["poly_id"].isin(train.polygon), "value"].to_numpy()
-    quantity = quantity_of(job).fitted(own)
-    table = train.table(frame, quantity, by_polygon(split.block_of, frame))
+    scenes = job.training_scenes
+    alone = "forest" in settings.methods
+    learned = _learned(job, split) if scenes and not section.covariates else None
+    if learned is not None:
+        test = learned.rows_of(_test_scenes(scenes, split))
+        table, quantity, mixture = learned.table, learned.targets.quantity, learned.mixture(training)
+    else:
+        table, test, quantity = _tables(job, split)
+        mixture = fit_regressor_mixture(
+            table, trees=training.experts.trees, seed=training.seed, kinds=(*TEACHERS, *SPATIAL)
+        )
     measured = measured_of(frame, test)
-    blank = np.full((len(measured), 2), np.nan)
-    kinds = (*TEACHERS, *SPATIAL) if section.covariates else kinds_for(job.sources[0].band_names)
     given: dict[str, tuple[NDArray[np.float64], ...]] = {}
-    alone = (*BASELINES, *kinds) if "forest" in settings.methods else ()
-    for kind in alone:
+    for kind in (*BASELINES, *mixture.kinds) if alone else ():
         trees = job.config.assessment.forest_trees if kind == "plain" else training.experts.trees
         values = baseline(kind, table, test, quantity, trees=trees, seed=training.seed)
-        given[NAMES[kind]] = (measured, values, blank)
-    mixture = fit_regressor_mixture(table, trees=training.experts.trees, seed=training.seed, kinds=kinds)
+        given[NAMES[kind]] = (measured, values, np.full((len(measured), 2), np.nan))
     bounds = quantity.inverse(mixture.draws(test.places, (0.05, 0.95)))
     values = quantity.inverse(mixture.values(test.places))
     given[MIXTURE] = (measured, by_sample(test.polygon, values), by_sample(test.polygon, bounds))
     if scenes and "network" in settings.methods:
-        index = choose_chips({s.source.id: s.pixels for s in scenes}, settings=job.config.chips, split=split,
-                             scheme=job.scheme, head=training.head)  # fmt: skip
-        targets = targets_of(job, scenes)
-        result, _ = fit_values(scenes, split, targets, index=index, settings=training,
-                               mixture=None if section.covariates else mixture)  # fmt: skip
-        own_samples = samples_of(scenes, frame, preprocess=result.bundle.preprocess, plane=plane)
-        own_test = own_samples.rows(split.part[own_samples.polygon] == Part.TEST)
-        four = by_sample(own_test.polygon, predict_samples(result.bundle, own_test))
-        given[NETWORK] = (measured, four[:, 0], four[:, [1, 3]])
+        own = learned or _learned(job, split)
+        bundle = fit_values(own, settings=training, mixture=mixture if learned is not None else None).bundle
+        found = predict_samples(bundle, _test_scenes(scenes, split), test)
+        given[NETWORK] = (measured, found[:, 0], found[:, 1:])
     return given
+
+
+def _learned(job: Job, split: Split) -> ValueSet:
+    """What the job learns from in one fold."""
+    scenes, config = job.training_scenes, job.config
+    index = choose_chips({s.source.id: s.pixels for s in scenes}, settings=config.chips, split=split,
+                         scheme=job.scheme, head=config.training.head)  # fmt: skip
+    return value_set(scenes, split, targets_of(job, scenes, fold=split), index=index, settings=config.training)
+
+
+def _test_scenes(scenes: Sequence[TrainingScene], split: Split) -> list[TrainingScene]:
+    """The scenes with the test samples' pixels alone."""
+    return [TrainingScene(scene.source, split.pixels(scene.pixels, Part.TEST)) for scene in scenes]
+
+
+def _tables(job: Job, split: Split) -> tuple[ValueTable, Samples, Quantity]:
+    """With attributes that no raster has: samples to learn from, those to test on, and the fitted quantity."""
+    frame, section, training = job.labels.frame, job.config.labels.value, job.config.training
+    scenes, preprocess = job.training_scenes, None
+    if scenes:
+        found = training_statistics(scenes, split)
+        preprocess = Preprocess.from_statistics(bands=found.bands, mean=found.mean, std=found.std)
+    samples = samples_of(scenes, frame, preprocess=preprocess, plane=Plane.around(frame), covariates=section.covariates)
+    learned = np.isin(samples.polygon, learned_polygons(split, training))
+    train, test = samples.rows(learned), samples.rows(split.part[samples.polygon] == Part.TEST)
+    own = frame.loc[frame["poly_id"].isin(train.polygon), "value"].to_numpy()
+    quantity = quantity_of(job).fitted(own)
+    return train.table(frame, quantity, by_polygon(split.block_of, frame)), test, quantity
 
 
 def _as_pixels(job: Job) -> LabelledPixels:

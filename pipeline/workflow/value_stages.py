@@ -24,24 +24,28 @@ from pipeline.diagnostics.scoring import (
 )
 from pipeline.documents import read_json
 from pipeline.errors import ModelError
-from pipeline.experts.regressor_mixture import DRAW_LEVELS, DRAWS, INNER_FOLDS
+from pipeline.experts.regressor_mixture import DRAW_LEVELS, DRAWS, ENCODER, INNER_FOLDS
 from pipeline.experts.regressors import BASELINES, NAMES, Kind, ValueTable, fit_teacher, predict_teacher
 from pipeline.files import csv_text, write_json, write_text
+from pipeline.inference.pixels import value_layers
+from pipeline.inference.probe import pixel_logits
 from pipeline.model.bundle import load_bundle, save_bundle
+from pipeline.model.network import build_network
+from pipeline.quantity import Quantity
 from pipeline.report.data import ReportData, ValueFigures
 from pipeline.report.page import write_report
-from pipeline.splits.split import Part, TrainingScene
+from pipeline.splits.split import Part, Split, TrainingScene
 from pipeline.training.chip_index import read_index
+from pipeline.training.pixels import COMPONENTS, ValueLearner
 from pipeline.training.settings import learned_polygons
 from pipeline.training.value_fit import (
     SOFT_PIXELS,
     Targets,
-    ValueLearner,
     fit_values,
     kinds_for,
-    predict_samples,
     scene_days,
-    value_network,
+    value_set,
+    value_spec,
 )
 from pipeline.training.value_table import Plane, Samples, samples_of
 from pipeline.workflow.class_stages import with_distance, with_inputs, write_history
@@ -51,8 +55,9 @@ from pipeline.workflow.products import write_qgis_project, write_stac
 if TYPE_CHECKING:
     from geopandas import GeoDataFrame
 
+    from pipeline.model.bundle import ModelBundle
     from pipeline.model.preprocess import Preprocess
-    from pipeline.quantity import Quantity
+    from pipeline.training.encoder_features import FrozenFeatures
 
 
 # Samples that are read and learned, and trees that are grown, to time the rest.
@@ -73,11 +78,14 @@ def quantity_of(job: Job) -> Quantity:
     return job.quantity
 
 
-def targets_of(job: Job, scenes: Sequence[TrainingScene]) -> Targets:
-    """The samples' values; held out together within training: groups where there are some, else blocks."""
+def targets_of(job: Job, scenes: Sequence[TrainingScene], *, fold: Split | None = None) -> Targets:
+    """The samples' values; held out together within training: groups where there are some, else blocks.
+
+    Within a ``fold`` of a cross-validation its blocks.
+    """
     frame = job.labels.frame
-    own = job.groups if job.split_by_groups else None
-    groups = by_polygon(job.split.block_of if own is None else own, frame)
+    own = job.groups if fold is None and job.split_by_groups else None
+    groups = by_polygon((fold or job.split).block_of if own is None else own, frame)
     return Targets(frame, quantity_of(job), groups, job.scheme, scene_days(frame, scenes))
 
 
@@ -91,11 +99,11 @@ def by_polygon(group_of: NDArray[np.integer], frame: GeoDataFrame) -> NDArray[np
 def train(given: StageRun) -> list[Path]:
     """Learn the samples; write ``model/model.safetensors`` and ``training.csv``."""
     job = given.job
-    scenes = job.training_scenes
-    result, _ = fit_values(
-        scenes, job.split, targets_of(job, scenes), index=read_index(job.index_path), settings=job.config.training,
-        progress=given.progress,
+    scenes, settings = job.training_scenes, job.config.training
+    learned = value_set(
+        scenes, job.split, targets_of(job, scenes), index=read_index(job.index_path), settings=settings
     )  # fmt: skip
+    result = fit_values(learned, settings=settings, progress=given.progress)
     given.facts.update({f"{step}_s": round(seconds, 1) for step, seconds in result.seconds.items()})
     bundle = with_inputs(with_distance(result.bundle, job), job)
     return [save_bundle(job.model_path, bundle), write_history(job.folder / HISTORY, result.history)]
@@ -108,13 +116,11 @@ def assess(given: StageRun) -> list[Path]:
     frame, quantity = job.labels.frame, bundle.quantity or quantity_of(job)
     plane = Plane.around(frame)
     parts = {"learned": learned_polygons(job.split, job.config.training), "test": job.split.polygons(Part.TEST)}
-    found = {
-        name: samples_of(_scenes(job, ids), frame, preprocess=bundle.preprocess, plane=plane)
-        for name, ids in parts.items()
-    }
-    network = by_sample(found["test"].polygon, predict_samples(bundle, found["test"]))
+    scenes = {name: _scenes(job, ids) for name, ids in parts.items()}
+    found = {name: samples_of(own, frame, preprocess=bundle.preprocess, plane=plane) for name, own in scenes.items()}
+    network = predict_samples(bundle, scenes["test"], found["test"])
     measured = measured_of(frame, found["test"])
-    scores = [score_values("network", measured, network[:, 0], network[:, [1, 3]])]
+    scores = [score_values("network", measured, network[:, 0], network[:, 1:])]
     table = found["learned"].table(frame, quantity, np.zeros(int(frame["poly_id"].max()) + 1, dtype=np.int64))
     given.progress("baselines", 0, len(BASELINES))
     predicted = {"network": network[:, 0]}
@@ -137,9 +143,27 @@ def assess(given: StageRun) -> list[Path]:
     rows = [("sample", "measured", *predicted, "lower", "upper")]
     ids = np.unique(found["test"].polygon)
     for i, sample in enumerate(ids):
-        values = (measured[i], *(part[i] for part in predicted.values()), network[i, 1], network[i, 3])
+        values = (measured[i], *(part[i] for part in predicted.values()), network[i, 1], network[i, 2])
         rows.append((str(sample), *(f"{value:.6g}" for value in values)))
     return [write_json(job.folder / ACCURACY, accuracy), write_text(job.folder / SAMPLES, csv_text(rows))]
+
+
+def predict_samples(bundle: ModelBundle, scenes: Sequence[TrainingScene], samples: Samples) -> NDArray[np.float64]:
+    """Value, lower and upper bound of samples as the map has them, in the quantity's unit: float64 [sample, 3].
+
+    The mean over the valid pixels of each sample, in the order of their ids.
+    """
+    polygons, values = [], []
+    for scene in scenes:
+        pixels = scene.pixels.select(np.isin(scene.pixels.polygon, samples.polygon))
+        raw, valid = pixel_logits(bundle, scene.source, pixels)
+        scores = torch.from_numpy(raw).T[:, :, None]
+        layers = value_layers(
+            scores, np.ones(scores.shape[1:], dtype=np.bool_), quantity=bundle.quantity or Quantity("")
+        )
+        polygons.append(pixels.polygon[valid])
+        values.append(layers["values"][:, :, 0].T)
+    return by_sample(np.concatenate(polygons), np.concatenate(values).astype(np.float64))
 
 
 def measured_of(frame: GeoDataFrame, samples: Samples) -> NDArray[np.float64]:
@@ -192,10 +216,13 @@ def _scenes(job: Job, ids: NDArray[np.int32]) -> list[TrainingScene]:
     return [TrainingScene(source, pixels) for source, pixels in pairs if len(pixels)]
 
 
-def value_cost(job: Job, preprocess: Preprocess, *, chips: int) -> tuple[float, float, int]:
+def value_cost(
+    job: Job, preprocess: Preprocess, *, chips: int, frozen: FrozenFeatures | None
+) -> tuple[float, float, int]:
     """Seconds of table, teachers and network, seconds of baselines, and bytes of the table and the draws.
 
-    From at most PROBE_SAMPLES of the samples; ``chips`` is the number of chips that will be read.
+    From at most PROBE_SAMPLES of the samples; ``chips`` is the number of chips that will be read, ``frozen`` the
+    encoder that will be judged.
     """
     settings, scenes = job.config.training, job.training_scenes
     ids = learned_polygons(job.split, settings)
@@ -204,17 +231,18 @@ def value_cost(job: Job, preprocess: Preprocess, *, chips: int) -> tuple[float, 
     targets = targets_of(job, scenes).learned(ids)
     own = [replace(scene, pixels=scene.pixels.select(some.tolist())) for scene in scenes]
     start = time.perf_counter()
-    samples = samples_of(own, targets.frame, preprocess=preprocess, plane=Plane.around(targets.frame))
+    samples = samples_of(own, targets.frame, preprocess=preprocess, plane=Plane.around(targets.frame), frozen=frozen)
     seconds = (time.perf_counter() - start) * more
     table = samples.table(targets.frame, targets.quantity, targets.group_of)
     asked = min(SOFT_PIXELS, settings.experts.soft_pixels, chips * job.config.chips.size_px**2)
-    for kind in kinds_for(preprocess.bands):
+    for kind in (*kinds_for(preprocess.bands), *((ENCODER,) if frozen is not None else ())):
         fit_s, place_s = _teacher_s(kind, table, trees=settings.experts.trees)
         # Folds learn from all samples but their own, then all do; held-out samples and soft pixels are asked for.
         seconds += fit_s * more * INNER_FOLDS + place_s * (asked + 2 * more * len(table))
     features, batch = table.places.features.shape[1], settings.pixels.batch
-    learner = ValueLearner(value_network(preprocess.channels).train(), steps=1, lr=1e-3, weight_decay=0.0)
-    given = torch.zeros(batch, features, 1, 1), torch.zeros(batch, 1 + DRAWS)
+    spec = replace(value_spec(settings, preprocess), bands_in=min(features, COMPONENTS), surroundings=False)
+    learner = ValueLearner(build_network(spec).train(), steps=1, lr=1e-3, weight_decay=0.0)
+    given = torch.zeros(batch, spec.bands_in, 1, 1), torch.zeros(batch, 1 + DRAWS)
     seconds += settings.pixels.steps * step_s(lambda: learner.training_step(given, 0), repeats=PROBE_STEPS)
     baselines = (_teacher_s(kind, table, trees=job.config.assessment.forest_trees) for kind in BASELINES)
     assess_s = sum(fit_s * more + place_s * more * len(table) for fit_s, place_s in baselines)

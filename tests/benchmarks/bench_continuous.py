@@ -14,7 +14,7 @@ from pipeline.model.bundle import ModelBundle, save_bundle
 from pipeline.model.network import build_network
 from pipeline.quantity import CHANNELS, Quantity
 from tests.benchmarks.bench_mapping import measured
-from tests.benchmarks.landscape import DEFAULT, landscape, trained_bundle
+from tests.benchmarks.landscape import DEFAULT, TUNED, landscape, trained_bundle
 
 SIDE_PX = int(os.environ.get("LANDCOVER_BENCH_PX", "1024"))
 ROUNDS = 2
@@ -26,7 +26,8 @@ def of_values(bundle: ModelBundle) -> ModelBundle:
     for member in bundle.members:
         network = build_network(replace(member.spec, classes=CHANNELS))
         state = {
-            key: value[:CHANNELS] if key.startswith("head.") else value for key, value in member.state_dict().items()
+            key: value[:CHANNELS] if key.startswith(("head.", "columns.")) else value
+            for key, value in member.state_dict().items()
         }
         network.load_state_dict(state)
         members.append(network.eval())
@@ -41,11 +42,16 @@ def run(side_px: int = SIDE_PX) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         scene = landscape(folder / "scene.tif", side_px=side_px)
-        classes = trained_bundle(DEFAULT[:1], steps=20)
-        for kind, bundle in {"classes": classes, "values": of_values(classes)}.items():
-            model = save_bundle(folder / f"{kind}.safetensors", bundle)
-            rounds = [measured("landcover", scene.path, str(folder / f"{kind}{i}"), str(model)) for i in range(ROUNDS)]
-            found[f"{kind}_cpu_s"] = min(item["cpu_s"] for item in rounds)
-    found["values_over_classes"] = found["values_cpu_s"] / found["classes_cpu_s"]
+        for network, specs in {"pixels": DEFAULT[:1], "encoder": TUNED["resnet"]}.items():
+            classes = trained_bundle(specs, steps=20)
+            for kind, bundle in {"classes": classes, "values": of_values(classes)}.items():
+                what = f"{network}_{kind}"
+                model = save_bundle(folder / f"{what}.safetensors", bundle)
+                rounds = [
+                    measured("landcover", scene.path, str(folder / f"{what}{i}"), str(model)) for i in range(ROUNDS)
+                ]
+                found[f"{what}_cpu_s"] = min(item["cpu_s"] for item in rounds)
+            ratio = found[f"{network}_values_cpu_s"] / found[f"{network}_classes_cpu_s"]
+            found[f"{network}_values_over_classes"] = ratio
     print({key: round(value, 3) for key, value in found.items()}, flush=True)
     return found

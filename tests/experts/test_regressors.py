@@ -124,3 +124,35 @@ def test_only_the_forest_is_fitted_once_the_time_is_up():
     both = found.values_and_draws(places)
     assert both[:, 0] == pytest.approx(found.values(places))
     assert both[:, 1:] == pytest.approx(found.draws(places))
+
+
+def _with_columns(columns: np.ndarray, target: np.ndarray, features: np.ndarray) -> ValueTable:
+    n = len(target)
+    places = Places(
+        features.astype(np.float32), np.zeros((n, 2)), np.zeros(n, dtype=np.int64), columns.astype(np.float32)
+    )
+    return ValueTable(places, target, np.arange(n) // 12, np.ones(n), features.shape[1])
+
+
+@pytest.mark.parametrize("helps", [True, False])
+def test_an_encoder_is_admitted_where_it_helps_groups_held_out(*, helps: bool):
+    rng = np.random.default_rng(4)
+    features, columns = rng.normal(size=(144, 3)), rng.normal(size=(144, 40))
+    target = (columns if helps else features)[:, 0] + 0.3 * rng.normal(size=144)
+    table = _with_columns(columns, target, features)
+    found = fit_regressor_mixture(table, trees=4, seed=0, kinds=("forest", "linear", "encoder"))
+    assert found.admission is not None
+    assert bool(found.admission.saved > found.admission.error) is helps
+    assert bool(found.shares[-1] > 0.9) is helps
+    assert found.shares.sum() == pytest.approx(1.0)
+    plain, ridge = found.parts()
+    assert (ridge is not None) is helps
+    assert plain.shares.tolist() == pytest.approx([*(found.shares[:-1] / found.shares[:-1].sum()), 0.0])
+
+
+def test_a_given_share_of_an_encoder_is_not_judged():
+    rng = np.random.default_rng(6)
+    target = rng.normal(size=144)
+    table = _with_columns(target[:, None], target, rng.normal(size=(144, 3)))
+    found = fit_regressor_mixture(table, trees=4, seed=0, kinds=("forest", "encoder"), given=0.25)
+    assert (found.admission, found.shares.tolist()) == (None, [0.75, 0.25])

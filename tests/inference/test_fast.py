@@ -57,8 +57,8 @@ def test_the_default_networks_give_the_same_scores_to_rounding() -> None:
 
 
 @pytest.mark.parametrize("size", [(96, 64), (200, 128), (80, 48)])
-@pytest.mark.parametrize("surroundings", [False, True])
-def test_blocks_of_an_ensemble_join_without_a_trace(size: tuple[int, int], *, surroundings: bool) -> None:
+@pytest.mark.parametrize(("surroundings", "values"), [(False, False), (True, False), (True, True)])
+def test_blocks_of_an_ensemble_join_without_a_trace(size: tuple[int, int], *, surroundings: bool, values: bool) -> None:
     torch.manual_seed(1)
     specs = default_specs()
     specs.append(NetworkSpec(4, 5, depth=3, stem_stride=2, spectral_kernels=(3, 3), dropout=0.0))
@@ -66,7 +66,7 @@ def test_blocks_of_an_ensemble_join_without_a_trace(size: tuple[int, int], *, su
     members = [fuse_for_inference(build_network(spec).eval()) for spec in specs]
     for member in members:
         torch.nn.init.normal_(member.head.weight, std=0.5)
-    plain = Ensemble(members, shares=(0.4, 0.2, 0.1, 0.3), temperature=1.3).eval()
+    plain = Ensemble(members, shares=(0.4, 0.2, 0.1, 0.3), temperature=1.3, values=values).eval()
     quick = speed_up(copy.deepcopy(plain))
     assert isinstance(quick, BlockEnsemble)
     x = torch.randn(2, 4, *size).contiguous(memory_format=torch.channels_last)

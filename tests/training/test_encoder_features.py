@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.experts.experts import EXPERTS, PixelTable, experts_for, probabilities_of
+from pipeline.experts.experts import EXPERTS, PixelTable, experts_for, linear_scores, probabilities_of
 from pipeline.experts.mixture import fit_mixture
 from pipeline.experts.settings import ENOUGH_POLYGONS, Deadline
 from pipeline.legend import IGNORE_INDEX
@@ -151,7 +151,7 @@ def test_a_network_of_columns_gives_what_the_probe_gives(frozen, known):
     table = PixelTable(features, index, polygon, len(BANDS), frozen.count)
     probe = fit_probe(table, np.full(polygon.max() + 1, -1), classes=4, settings=SETTINGS)
     network = build_networks(SETTINGS, classes=4, chip_px=22, preprocess=PREPROCESS, frozen=frozen, units=UNITS).context
-    start_columns(network, probe)
+    start_columns(network, *linear_scores(probe, classes=4))
     with torch.inference_mode():
         found = network.eval()(x).softmax(1).permute(0, 2, 3, 1).flatten(0, 2).numpy()
     assert np.allclose(found, probabilities_of(probe, features, classes=4), atol=1e-4)
