@@ -68,10 +68,7 @@ def test_a_wrong_value_says_what_was_found_and_expected(tmp_path):
         ({"classes": []}, "'classes'; got []; expected at least 1 item, not 0"),
         ({"training": {"context": {"share": "x"}}}, "'training.context.share'; got 'x'; expected a number"),
         ({"labels": {"path": "a", "point_window_px": 4}}, "'labels.point_window_px'; got 4; expected an odd number"),
-        (
-            {"labels": {"path": "a", "aliases": {False: "x"}}},
-            "got False; expected text, in quotes",
-        ),
+        ({"labels": {"path": "a", "aliases": {False: "x"}}}, "got False; expected text, in quotes"),
         ({"split": {"train": 0.9}}, "key 'split': train + validation"),
     ],
 )

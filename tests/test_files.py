@@ -30,13 +30,7 @@ def test_a_changed_file_changes_its_fingerprint(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "beside"),
-    [
-        ("a.shp", "a.dbf"),
-        ("a.shp", "a.prj"),
-        ("A.SHP", "A.DBF"),
-        ("a.tab", "a.dat"),
-        ("a.gpkg", "a.gpkg-wal"),
-    ],
+    [("a.shp", "a.dbf"), ("a.shp", "a.prj"), ("A.SHP", "A.DBF"), ("a.tab", "a.dat"), ("a.gpkg", "a.gpkg-wal")],
 )
 def test_a_file_beside_with_its_data_changes_the_fingerprint(tmp_path, name, beside):
     (tmp_path / name).write_text("shapes")

@@ -48,24 +48,15 @@ KERNEL_PIXELS, LIKENESS_BYTES = 60_000, 8 * _LANDMARKS
 
 @dataclass(frozen=True)
 class Expert:
-    """One kind of classifier.
+    """One kind of classifier."""
 
-    Attributes:
-        name: For the record.
-        kind: Trees of polygons, extra trees along rotated axes, logistic regression, linear or kernel discriminant.
-        levels: How many of the levels bands, 3, 5, 9 px, deviations it sees.
-        needs: Polygons below which it has no share.
-        until: Polygons from which on it has none; None for no such number.
-        part: Its share beside the others where shares are not learned.
-        encoder: It sees the features of a pretrained encoder too, and is admitted by held-out polygons alone.
-    """
-
-    name: str
-    kind: Kind
-    levels: int
-    needs: int = 0
-    until: int | None = None
-    part: float = 1.0
+    name: str  # For the record
+    kind: Kind  # Trees of polygons, extra trees along rotated axes, logistic regression, linear or kernel discriminant
+    levels: int  # How many of the levels bands, 3, 5, 9 px, deviations it sees
+    needs: int = 0  # Polygons below which it has no share
+    until: int | None = None  # Polygons from which on it has none; None for no such number
+    part: float = 1.0  # Its share beside the others where shares are not learned
+    # It sees the features of a pretrained encoder too, and is admitted by held-out polygons alone
     encoder: bool = False
 
 
@@ -104,21 +95,13 @@ def experts_for(
 
 @dataclass(frozen=True, eq=False)
 class PixelTable:
-    """Labelled pixels with features, each pixel once.
+    """Labelled pixels with features, each pixel once."""
 
-    Attributes:
-        features: float32 [pixel, feature], levels one after the other, then features of a pretrained encoder.
-        index: Network index of the class, uint8 [pixel].
-        polygon: int32 [pixel].
-        channels: Features per level.
-        encoder: Features of a pretrained encoder.
-    """
-
-    features: NDArray[np.float32]
-    index: NDArray[np.uint8]
-    polygon: NDArray[np.int32]
-    channels: int
-    encoder: int = 0
+    features: NDArray[np.float32]  # [pixel, feature] levels one after the other, then features of a pretrained encoder
+    index: NDArray[np.uint8]  # Network index of the class, uint8 [pixel]
+    polygon: NDArray[np.int32]  # [pixel]
+    channels: int  # Features per level
+    encoder: int = 0  # Features of a pretrained encoder
 
     @property
     def levels(self) -> int:

@@ -38,16 +38,11 @@ _TILE_PX = 512
 
 @dataclass(frozen=True, eq=False)
 class Forest:
-    """A fitted random forest of pixels.
+    """A fitted random forest of pixels."""
 
-    Attributes:
-        forest: scikit-learn's.
-        scheme: Classes in index order.
-        sizes: Sides in pixels of the windows whose mean and deviation are features too; () for bands alone.
-    """
-
-    forest: RandomForestClassifier
-    scheme: ClassScheme
+    forest: RandomForestClassifier  # scikit-learn's
+    scheme: ClassScheme  # Classes in index order
+    # Sides in pixels of the windows whose mean and deviation are features too; () for bands alone
     sizes: tuple[int, ...] = ()
 
     def predict(self, reader: Reader, pixels: LabelledPixels) -> NDArray[np.uint8]:

@@ -53,36 +53,22 @@ RARER = 0.15
 
 @dataclass(frozen=True, eq=False)
 class OutOfFold:
-    """Out-of-fold probabilities of labelled pixels: of models that had not seen the pixel's block.
+    """Out-of-fold probabilities of labelled pixels: of models that had not seen the pixel's block."""
 
-    Attributes:
-        probabilities: float32 [pixel, class].
-        index: uint8 [pixel]; network index of the labelled class.
-        polygon: int32 [pixel].
-    """
-
-    probabilities: NDArray[np.float32]
-    index: NDArray[np.uint8]
-    polygon: NDArray[np.int32]
+    probabilities: NDArray[np.float32]  # [pixel, class]
+    index: NDArray[np.uint8]  # [pixel] network index of the labelled class
+    polygon: NDArray[np.int32]  # [pixel]
 
 
 @dataclass(frozen=True)
 class Admission:
-    """What held-out polygons say of the expert with a pretrained encoder.
+    """What held-out polygons say of the expert with a pretrained encoder."""
 
-    Attributes:
-        share: Of the expert in the mixture; 0 where it is not admitted.
-        gain: Macro-F1 of out-of-fold probabilities with it, less without it.
-        saved: Log-loss per polygon that it saves.
-        error: Standard error of ``saved`` over polygons.
-        polygons: How many judged.
-    """
-
-    share: float
-    gain: float
-    saved: float
-    error: float
-    polygons: int
+    share: float  # Of the expert in the mixture; 0 where it is not admitted
+    gain: float  # Macro-F1 of out-of-fold probabilities with it, less without it
+    saved: float  # Log-loss per polygon that it saves
+    error: float  # Standard error of ``saved`` over polygons
+    polygons: int  # How many judged
 
     def note(self) -> dict[str, float]:
         """For the record, JSON-ready."""
@@ -91,29 +77,17 @@ class Admission:
 
 @dataclass(frozen=True, eq=False)
 class Mixture:
-    """Fitted experts and their shares.
+    """Fitted experts and their shares."""
 
-    Attributes:
-        experts: What they are.
-        models: The fitted classifiers.
-        shares: float64 [expert].
-        classes: Number of classes.
-        channels: Features per level.
-        lift: What probabilities of each class are multiplied with in the end, float64 [class].
-        out_of_fold: Of the labelled pixels that have such probabilities.
-        temperatures: What each expert's scores were divided by; 1 but for discriminants.
-        admission: Of the expert with a pretrained encoder; None where there is none.
-    """
-
-    experts: tuple[Expert, ...]
-    models: tuple[Model, ...]
-    shares: NDArray[np.float64]
-    classes: int
-    channels: int
-    lift: NDArray[np.float64]
-    out_of_fold: OutOfFold
-    temperatures: tuple[float, ...]
-    admission: Admission | None = None
+    experts: tuple[Expert, ...]  # What they are
+    models: tuple[Model, ...]  # The fitted classifiers
+    shares: NDArray[np.float64]  # [expert]
+    classes: int  # Number of classes
+    channels: int  # Features per level
+    lift: NDArray[np.float64]  # What probabilities of each class are multiplied with in the end, float64 [class]
+    out_of_fold: OutOfFold  # Of the labelled pixels that have such probabilities
+    temperatures: tuple[float, ...]  # What each expert's scores were divided by; 1 but for discriminants
+    admission: Admission | None = None  # Of the expert with a pretrained encoder; None where there is none
 
     def parts(self) -> tuple[Mixture, Mixture | None]:
         """The mixture of the experts without an encoder, and of those with; None where these have no share.

@@ -34,14 +34,10 @@ class ExpertSettings(Settings):
 
 @dataclass(frozen=True)
 class Deadline:
-    """A moment of the monotonic clock.
+    """A moment of the monotonic clock."""
 
-    Attributes:
-        at_s: The moment, in seconds of ``time.monotonic``.
-        cut: What was cut short because of it, for the record; filled in by :meth:`cuts`.
-    """
-
-    at_s: float = float("inf")
+    at_s: float = float("inf")  # The moment, in seconds of ``time.monotonic``
+    # What was cut short because of it, for the record; filled in by :meth:`cuts`
     cut: list[str] = field(default_factory=list)
 
     @classmethod

@@ -43,15 +43,10 @@ TREES_PER_TURN = 10
 
 @dataclass(frozen=True, eq=False)
 class PolygonTrees:
-    """Trees and the classes that each of them knows.
+    """Trees and the classes that each of them knows."""
 
-    Attributes:
-        trees: Fitted trees.
-        classes_: Network indices of the classes, in the order of the probabilities, uint8 [class].
-    """
-
-    trees: tuple[ExtraTreeClassifier, ...]
-    classes_: NDArray[np.uint8]
+    trees: tuple[ExtraTreeClassifier, ...]  # Fitted trees
+    classes_: NDArray[np.uint8]  # Network indices of the classes, in the order of the probabilities, uint8 [class]
 
     def predict_proba(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
         """Mean of the trees' shares of classes, float64 [pixel, class], of features float32 [pixel, feature]."""
@@ -63,12 +58,7 @@ class PolygonTrees:
 
 
 def fit_polygon_trees(
-    features: NDArray[np.float32],
-    index: NDArray[np.uint8],
-    polygon: NDArray[np.int32],
-    *,
-    trees: int,
-    seed: int,
+    features: NDArray[np.float32], index: NDArray[np.uint8], polygon: NDArray[np.int32], *, trees: int, seed: int
 ) -> PolygonTrees:
     """Grow the trees, each on polygons drawn with replacement, as many of each class as there are.
 
@@ -125,17 +115,12 @@ def sum_of_trees(trees: Sequence[ExtraTreeClassifier], features: NDArray[np.floa
 
 @dataclass(frozen=True, eq=False)
 class RotatedTrees:
-    """Trees and the axes along which they cut.
+    """Trees and the axes along which they cut."""
 
-    Attributes:
-        trees: Fitted trees of each rotation.
-        turns: What features are multiplied with, float32 [feature, axis], for each rotation.
-        classes_: Network indices of the classes, in the order of the probabilities, uint8 [class].
-    """
-
-    trees: tuple[tuple[ExtraTreeClassifier, ...], ...]
+    trees: tuple[tuple[ExtraTreeClassifier, ...], ...]  # Fitted trees of each rotation
+    # What features are multiplied with, float32 [feature, axis], for each rotation
     turns: tuple[NDArray[np.float32], ...]
-    classes_: NDArray[np.uint8]
+    classes_: NDArray[np.uint8]  # Network indices of the classes, in the order of the probabilities, uint8 [class]
 
     def predict_proba(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
         """Mean of the trees' shares of classes, float64 [pixel, class], of features float32 [pixel, feature]."""

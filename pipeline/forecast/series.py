@@ -40,25 +40,15 @@ _FEWEST_KNOWN = 0.3
 
 @dataclass(frozen=True, eq=False)
 class Series:
-    """Values of the cells that a forecast is made for.
+    """Values of the cells that a forecast is made for."""
 
-    Attributes:
-        name: Of the files that are written.
-        channels: Names.
-        times: Of every step, datetime64[s] [step].
-        values: float32 [step, channel, cell], NaN where unknown.
-        row: Of each cell, int64 [cell].
-        col: Likewise.
-        grid: Where the cells lie.
-    """
-
-    name: str
-    channels: tuple[str, ...]
-    times: Times
-    values: Floats
-    row: NDArray[np.int64]
-    col: NDArray[np.int64]
-    grid: Grid
+    name: str  # Of the files that are written
+    channels: tuple[str, ...]  # Names
+    times: Times  # Of every step, datetime64[s] [step]
+    values: Floats  # float32 [step, channel, cell], NaN where unknown
+    row: NDArray[np.int64]  # Of each cell, int64 [cell]
+    col: NDArray[np.int64]  # Likewise
+    grid: Grid  # Where the cells lie
 
     def neighbours(self) -> NDArray[np.int64]:
         """The eight cells around each, int64 [cell, 8]; -1 where there is none."""

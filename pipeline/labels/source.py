@@ -79,17 +79,10 @@ class Labels:
 
 def read_labels(
     path: Path | str,
-    *,
-    field: str,
-    only: str = "",
-    scheme: ClassScheme | None = None,
-    layer: str | None = None,
-    encoding: str | None = None,
-    aliases: Mapping[str, str] | None = None,
-    points: bool = False,
-    point_radius_m: float = 0.0,
-    also: Sequence[str] = (),
-) -> Labels:
+    *, field: str, only: str = "", scheme: ClassScheme | None = None, layer: str | None = None,
+    encoding: str | None = None, aliases: Mapping[str, str] | None = None, points: bool = False,
+    point_radius_m: float = 0.0, also: Sequence[str] = (),
+) -> Labels:  # fmt: skip
     """Polygons of a layer with the class in ``field``.
 
     Invalid geometries are repaired or dropped, exact duplicates (same geometry and class) merged, features without

@@ -92,19 +92,11 @@ def split_layer(path: Path, *, layer: str) -> VectorLayer:
 
 
 def write_project(
-    path: Path,
-    scenes: Sequence[SceneLayers],
-    *,
-    scheme: ClassScheme,
-    labels: VectorLayer | None = None,
-    chips: VectorLayer | None = None,
-    findings: Sequence[StyledLayer] = (),
-    mosaic: tuple[Path, Grid] | None = None,
-    steps: Sequence[RasterLayer] = (),
-    title: str = "Land cover",
-    sources: str = "",
-    overwrite: bool = False,
-) -> None:
+    path: Path, scenes: Sequence[SceneLayers],
+    *, scheme: ClassScheme, labels: VectorLayer | None = None, chips: VectorLayer | None = None,
+    findings: Sequence[StyledLayer] = (), mosaic: tuple[Path, Grid] | None = None, steps: Sequence[RasterLayer] = (),
+    title: str = "Land cover", sources: str = "", overwrite: bool = False,
+) -> None:  # fmt: skip
     """Write a ``.qgz`` over the files of a run.
 
     Labels are drawn on top as outlines; findings and chips are off at first. Several scenes get a group each. Of
@@ -128,21 +120,13 @@ def write_project(
     if segment >= 1000:  # noqa: PLR2004 - metres in a kilometre
         segment, unit = segment / 1000, "km"
     text = style.from_template(
-        "project.qgs.jinja",
-        version=style.QGIS_VERSION,
-        title=title,
-        wkt=crs.to_wkt(),
-        authority=_authority(crs.to_wkt()),
-        units="degrees" if crs.is_geographic else "meters",
-        box=_corners(box),
-        tree=tree,
-        layers=draft.layers,
-        sources=" ".join(filter(None, (sources, _authority(crs.to_wkt())))),
-        classes=len(scheme),
-        layout_extent=_corners(_fitted(box, _FRAME_MM)),
+        "project.qgs.jinja", version=style.QGIS_VERSION, title=title, wkt=crs.to_wkt(),
+        authority=_authority(crs.to_wkt()), units="degrees" if crs.is_geographic else "meters", box=_corners(box),
+        tree=tree, layers=draft.layers, sources=" ".join(filter(None, (sources, _authority(crs.to_wkt())))),
+        classes=len(scheme), layout_extent=_corners(_fitted(box, _FRAME_MM)),
         bar={"segment": f"{segment:g}", "unit": unit, "label": "m" if unit == "meters" else unit},
         shown=[layer for layer in draft.layers if layer["classes"] and layer["shown"]] or draft.layers[-1:],
-    )
+    )  # fmt: skip
     write_bytes(path, _zipped(f"{path.stem}.qgs", text))
 
 

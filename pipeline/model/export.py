@@ -37,7 +37,7 @@ OPSET = 17
 IR_VERSION = 8
 DEEPNESS_DIVISOR = 255.0
 CM_PER_M = 100.0
-MAX_OVERLAP_PERCENT = 50
+OVERLAP_PERCENT = 15  # of tiles, as Deepness suggests
 
 
 class Exportable(nn.Module):
@@ -87,19 +87,17 @@ def _per_band(bundle: ModelBundle, given: Sequence[float] | None, default: float
 
 
 def deepness_metadata(
-    bundle: ModelBundle,
-    *, tile_px: int, scale: Sequence[float] | None = None, offset: Sequence[float] | None = None,
-    overlap_percent: int = 15,
-) -> dict[str, str]:  # fmt: skip
+    bundle: ModelBundle, *, tile_px: int, scale: Sequence[float] | None = None, offset: Sequence[float] | None = None
+) -> dict[str, str]:
     """The metadata that Deepness reads, each value as JSON text; mean and deviation are those of DN over 255."""
     scales, offsets = _per_band(bundle, scale, 1.0, "scale"), _per_band(bundle, offset, 0.0, "offset")
-    bands = list(zip(bundle.preprocess.mean, bundle.preprocess.std, scales, offsets, strict=False))
+    bands = list(zip(bundle.preprocess.mean, bundle.preprocess.std, scales, offsets, strict=True))
     metadata = {
         "model_type": "Segmentor",
         "class_names": {str(index): name for index, name in enumerate(bundle.scheme.names)},
         "resolution": float(bundle.gsd_m * CM_PER_M),
         "tile_size": tile_px,
-        "tiles_overlap": min(int(overlap_percent), MAX_OVERLAP_PERCENT),
+        "tiles_overlap": OVERLAP_PERCENT,
         "standardization_mean": [(mean - add) / factor / DEEPNESS_DIVISOR for mean, _, factor, add in bands],
         "standardization_std": [std / factor / DEEPNESS_DIVISOR for _, std, factor, _ in bands],
         "seg_thresh": 0.0,
@@ -111,7 +109,7 @@ def deepness_metadata(
 def export_onnx(
     path: str | Path, bundle: ModelBundle,
     *, tile_px: int = 512, feed: Feed = "deepness", scale: Sequence[float] | None = None,
-    offset: Sequence[float] | None = None, overlap_percent: int = 15,
+    offset: Sequence[float] | None = None,
 ) -> Path:  # fmt: skip
     """Write the model as ONNX: float32 [1, band, tile, tile] -> probabilities float32 [1, class, tile, tile].
 
@@ -122,7 +120,6 @@ def export_onnx(
         feed: What the graph is fed with (see the module's text).
         scale: Factor per band from stored values (DN) to the model's unit; 1 where the file stores that unit.
         offset: Added after it.
-        overlap_percent: Overlap of tiles that Deepness suggests.
 
     Raises:
         ModelError: the package onnx is missing, or scale and offset do not fit.
@@ -153,9 +150,7 @@ def export_onnx(
             f"{n} ({s:g}, {o:g})" for n, s, o in zip(bundle.bands, scales, offsets, strict=True)
         )
         if feed == "deepness":
-            metadata |= deepness_metadata(
-                bundle, tile_px=tile_px, scale=scale, offset=offset, overlap_percent=overlap_percent
-            )
+            metadata |= deepness_metadata(bundle, tile_px=tile_px, scale=scale, offset=offset)
         onnx.helper.set_model_props(graph, metadata)
         onnx.checker.check_model(graph)
         onnx.save(graph, str(beside))

@@ -71,17 +71,13 @@ def write_report(path: Path, data: ReportData) -> tuple[Path, ...]:
 def _render(data: ReportData, pictures: list[dict[str, Any]]) -> str:
     environment = Environment(loader=PackageLoader("pipeline.report"), autoescape=True, undefined=StrictUndefined)
     return environment.get_template("report.html.jinja").render(
-        data=data,
-        kind=f"Map of {data.values.quantity.title}" if data.values else "Land-cover map",
-        views=[_view(view, data) for view in data.views],
-        pictures=pictures,
+        data=data, kind=f"Map of {data.values.quantity.title}" if data.values else "Land-cover map",
+        views=[_view(view, data) for view in data.views], pictures=pictures,
         legend=[(item.name, item.color) for item in data.scheme.classes],
-        ledgers=[ledger_table(item) for item in data.ledger],
-        versions=list(_flat(data.environment)),
+        ledgers=[ledger_table(item) for item in data.ledger], versions=list(_flat(data.environment)),
         shown=[data.scores[0], better(data.scores[1:])] if len(data.scores) > 1 else data.scores,
-        gain=_gain(data.scores),
-        full=dict(data.full_reference),
-    )
+        gain=_gain(data.scores), full=dict(data.full_reference),
+    )  # fmt: skip
 
 
 def _flat(entries: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -157,12 +157,9 @@ def _stacked(
     observed = np.stack([raster.valid for raster in rasters])
     valid = observed.sum(axis=0) >= stack.min_dates
     filled = fill_in_time(
-        np.stack([raster.values for raster in rasters]),
-        observed,
-        times=_days(stack.dates, stack.dates[0]),
-        targets=_days(stack.targets_utc, stack.dates[0]),
-        nearest=stack.fill == "nearest",
-    )
+        np.stack([raster.values for raster in rasters]), observed, times=_days(stack.dates, stack.dates[0]),
+        targets=_days(stack.targets_utc, stack.dates[0]), nearest=stack.fill == "nearest",
+    )  # fmt: skip
     values = np.empty((len(chosen), *window.shape), dtype=np.float32)
     for layer, (band, position) in zip(values, chosen, strict=True):
         layer[:] = observed[position] if band == "valid" else filled[position, rasters[0].bands.index(band)]
@@ -175,13 +172,9 @@ def _days(moments: Sequence[datetime], origin: datetime) -> NDArray[np.float64]:
 
 
 def fill_in_time(
-    values: NDArray[np.float32],
-    valid: NDArray[np.bool_],
-    *,
-    times: NDArray[np.float64],
-    targets: NDArray[np.float64],
-    nearest: bool = False,
-) -> NDArray[np.float32]:
+    values: NDArray[np.float32], valid: NDArray[np.bool_],
+    *, times: NDArray[np.float64], targets: NDArray[np.float64], nearest: bool = False,
+) -> NDArray[np.float32]:  # fmt: skip
     """Values at ``targets`` from each pixel's own valid dates: linear between two, constant beyond the ends.
 
     ``values`` are float32 [date, band, row, col], ``valid`` bool [date, row, col]; ``times`` [date], ascending, and

@@ -54,10 +54,7 @@ class Pretrained:
 
 
 def pretrain(
-    sources: Sequence[Source],
-    *,
-    settings: PretrainSettings,
-    progress: Callable[[str, int, int], None] | None = None,
+    sources: Sequence[Source], *, settings: PretrainSettings, progress: Callable[[str, int, int], None] | None = None
 ) -> Pretrained:
     """Pretrain an encoder on scenes with the same bands.
 

@@ -14,13 +14,7 @@ import numpy as np
 import torch
 
 from pipeline.errors import LabelError, LabelWarning
-from pipeline.experts.experts import (
-    ENCODER_EXPERT,
-    EXPERTS,
-    PixelTable,
-    fit_expert,
-    soften_discriminant,
-)
+from pipeline.experts.experts import ENCODER_EXPERT, EXPERTS, PixelTable, fit_expert, soften_discriminant
 from pipeline.experts.mixture import RARER, Mixture, fit_mixture
 from pipeline.experts.shares import held_out_temperature
 from pipeline.experts.weights import pixel_weights, turns

@@ -255,16 +255,11 @@ class SceneTiles:
         if raster is None:
             return on_tile
         reproject(
-            np.stack([np.where(raster.valid, raster.band(name), np.float32(np.nan)) for name in names]),
-            on_tile,
-            src_transform=raster.grid.transform,
-            src_crs=raster.grid.crs,
-            src_nodata=np.nan,
-            dst_transform=tile.transform,
-            dst_crs=tile.crs,
-            dst_nodata=np.nan,
+            np.stack([np.where(raster.valid, raster.band(name), np.float32(np.nan)) for name in names]), on_tile,
+            src_transform=raster.grid.transform, src_crs=raster.grid.crs, src_nodata=np.nan,
+            dst_transform=tile.transform, dst_crs=tile.crs, dst_nodata=np.nan,
             resampling=Resampling.nearest if ratio < 1 else Resampling.bilinear,
-        )
+        )  # fmt: skip
         return on_tile
 
     def _read(self, bounds: tuple[float, float, float, float], *, level: int) -> Raster | None:

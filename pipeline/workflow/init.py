@@ -280,12 +280,10 @@ def find_classes(
         )
     if len(names) > MAX_CLASSES:
         raise LabelError(
-            f"field {field!r} has too many different values to be a class",
-            path=labels,
-            got=f"{len(names)}, such as {', '.join(names[:3])}",
-            expected=f"at most {MAX_CLASSES}",
+            f"field {field!r} has too many different values to be a class", path=labels,
+            got=f"{len(names)}, such as {', '.join(names[:3])}", expected=f"at most {MAX_CLASSES}",
             fix="name the field with the class, or say --kind value if it measures something",
-        )
+        )  # fmt: skip
     return sorted(names, key=int) if all(re.fullmatch(r"-?[0-9]+", name) for name in names) else names
 
 

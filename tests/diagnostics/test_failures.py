@@ -65,10 +65,7 @@ def spoiled(finished, job: Job, tmp_path: Path) -> tuple[Path, int, int]:
         shutil.copy(finished.folder / "maps" / f"scene_{kind}.tif", maps)
     pixels = job.test_pixels[0][1]
     first, second = (int(number) for number in pixels.polygon_ids()[:2])
-    with (
-        rasterio.open(maps / "scene_lc.tif") as mapped,
-        rasterio.open(maps / "scene_conf.tif") as layer,
-    ):
+    with rasterio.open(maps / "scene_lc.tif") as mapped, rasterio.open(maps / "scene_conf.tif") as layer:
         codes, sure, profiles = mapped.read(1), layer.read(1), (mapped.profile, layer.profile)
     codes[pixels.row, pixels.col] = pixels.code
     for number, confidence in ((first, 90), (second, 40)):

@@ -21,11 +21,7 @@ LEFT, TOP = 399_960.0, 5_800_020.0  # of the fake SAFE and Landsat products too
 SIZE_M = 2_400
 COG = {"tiled": True, "blockxsize": 64, "blockysize": 64, "compress": "deflate"}
 CLOUD = (slice(10, 20), slice(30, 50))  # of the 20 m pixels
-ES_KEYS = {
-    "rededge071": "rededge1",
-    "rededge075": "rededge2",
-    "rededge078": "rededge3",
-}
+ES_KEYS = {"rededge071": "rededge1", "rededge075": "rededge2", "rededge078": "rededge3"}
 ES_COMMON = {"rededge071": "rededge", "rededge075": "rededge", "rededge078": "rededge"}
 
 

@@ -52,13 +52,7 @@ def codes(bundle: ModelBundle, scene: Scene, out: Path, **changes: object) -> ND
     seed=st.integers(0, 99),
 )
 def test_an_identity_network_returns_the_scene_bit_for_bit(
-    tmp_path_factory: pytest.TempPathFactory,
-    height: int,
-    width: int,
-    tile_px: int,
-    halo_px: int,
-    batch: int,
-    seed: int,
+    tmp_path_factory: pytest.TempPathFactory, height: int, width: int, tile_px: int, halo_px: int, batch: int, seed: int
 ) -> None:
     folder = tmp_path_factory.mktemp("identity")
     classes = np.random.default_rng(seed).integers(-1, CLASSES, (height, width))

@@ -87,13 +87,7 @@ def qgis(tmp_path_factory):
         ]
         command = [program, "--json", "run", f"landcover:{algorithm}", *options]
         done = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            env=environment,
-            check=False,
-            timeout=900,
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=environment, check=False, timeout=900
         )
         start = done.stdout.find("{")
         results = json.loads(done.stdout[start:]).get("results", {}) if start >= 0 else {}

@@ -88,10 +88,7 @@ def test_a_scene_that_fits_has_the_models_bands_in_order(bundle, make_scene):
         ({"bands": ("nir", "green")}, "lacks band red"),
         ({"level": "L1C"}, r"got L1C \(top-of-atmosphere\); expected L2A \(surface\); use the same product level"),
         ({"level": "L1TP"}, "product level"),
-        (
-            {"pixel_m": 30.0},
-            r"another size.*got 30 m; expected 10 m; read it at that size \(--resolution 10,",
-        ),
+        ({"pixel_m": 30.0}, r"another size.*got 30 m; expected 10 m; read it at that size \(--resolution 10,"),
         ({"factor": 10_000}, "times larger"),
         ({"factor": 1 / 10_000}, "times smaller"),
         ({"factor": 8}, "outside the training range"),

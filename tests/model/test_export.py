@@ -31,7 +31,7 @@ def reference(bundle, dn):
 @pytest.fixture
 def probed(bundle):
     """The first member is one with an encoder's columns."""
-    columns = build_network(NetworkSpec(3, 3, depth=3, columns=True, surroundings=True))
+    columns = build_network(NetworkSpec(2, 3, depth=3, columns=True, surroundings=True))
     return replace(bundle, members=(columns, bundle.members[1]))
 
 

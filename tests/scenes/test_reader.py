@@ -73,9 +73,7 @@ def test_any_window_equals_rasterios_own_boundless_read(
     assert pixels.dtype == np.uint16
 
 
-def test_coordinates_come_back_in_place_from_halos_and_tiles(
-    numbered: tuple[Path, NDArray[np.uint16]],
-) -> None:
+def test_coordinates_come_back_in_place_from_halos_and_tiles(numbered: tuple[Path, NDArray[np.uint16]]) -> None:
     path, pixels = numbered
     scene = scene_of(path, shape=(37, 53), count=2)
     back = np.zeros_like(pixels, dtype=np.float32)

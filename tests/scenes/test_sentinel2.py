@@ -26,14 +26,7 @@ NAMES = {
     "nir": "B08",
     "nir08": "B8A",
     "nir09": "B09",
-} | {
-    "rededge071": "B05",
-    "rededge075": "B06",
-    "rededge078": "B07",
-    "cirrus": "B10",
-    "swir16": "B11",
-    "swir22": "B12",
-}
+} | {"rededge071": "B05", "rededge075": "B06", "rededge078": "B07", "cirrus": "B10", "swir16": "B11", "swir22": "B12"}
 # Half a DN, twice where 20 and 60 m pixels are interpolated, and float32.
 QUANTUM = 1.05e-4
 

@@ -212,9 +212,7 @@ def test_relative_assets_lie_beside_their_item(tmp_path: Path) -> None:
     assert np.abs(raster.band("red") - truth("red", 10))[raster.valid].max() <= HALF_DN
 
 
-def test_items_without_a_grid_are_asked_from_the_file(
-    earth_search: dict[str, Any],
-) -> None:
+def test_items_without_a_grid_are_asked_from_the_file(earth_search: dict[str, Any]) -> None:
     item = deepcopy(earth_search)
     for asset in item["assets"].values():
         asset.pop("proj:transform", None)

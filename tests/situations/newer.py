@@ -10,14 +10,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import PipelineError
 from tests.situations.case import situation
-from tests.situations.files import (
-    PLACES,
-    SIDE,
-    opened,
-    pixels,
-    same,
-    write,
-)
+from tests.situations.files import PLACES, SIDE, opened, pixels, same, write
 
 # --- 10. clouds where the product has no mask
 

@@ -9,16 +9,7 @@ import numpy as np
 
 from pipeline.errors import PipelineError
 from tests.situations.case import situation
-from tests.situations.files import (
-    COLS,
-    PLACES,
-    ROWS,
-    SIDE,
-    opened,
-    pixels,
-    same,
-    write,
-)
+from tests.situations.files import COLS, PLACES, ROWS, SIDE, opened, pixels, same, write
 
 # --- 3. a sensor guessed from band keys
 

@@ -216,9 +216,7 @@ def cut(cut_once, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "changes",
-    [{"context.lr": 1e-3}, {"context.steps": 40}, {"seed": 1}, {"context.dropout": 0.3}],
-    ids=str,
+    "changes", [{"context.lr": 1e-3}, {"context.steps": 40}, {"seed": 1}, {"context.dropout": 0.3}], ids=str
 )
 def test_a_checkpoint_of_other_settings_is_not_resumed(job, cut, changes):
     scene, split, scheme = job

@@ -56,8 +56,7 @@ TINY = changed(
 )  # fmt: skip
 # The network of pixels alone, long enough to learn a threshold.
 PIXELS = changed(
-    TINY,
-    {"context.enabled": False, "pixels.steps": 150, "pixels.batch": 128, "experts.soft_pixels": 2000},
+    TINY, {"context.enabled": False, "pixels.steps": 150, "pixels.batch": 128, "experts.soft_pixels": 2000}
 )
 
 
