@@ -49,6 +49,10 @@ class Deadline:
         """The moment when ``part`` (0..1) of the time that is left has passed; both keep one record."""
         return Deadline(time.monotonic() + part * self.left_s, self.cut) if self.at_s < float("inf") else self
 
+    def at_least(self, seconds: float) -> Deadline:
+        """This moment, or that in so many seconds where it comes later; both keep one record."""
+        return Deadline(max(self.at_s, time.monotonic() + seconds), self.cut)
+
     @property
     def left_s(self) -> float:
         """Seconds left, 0 when it has passed."""

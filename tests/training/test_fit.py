@@ -8,6 +8,7 @@ from pipeline.diagnostics.fold_figures import summary
 from pipeline.experts.experts import PixelTable
 from pipeline.experts.forest import fit_forest
 from pipeline.experts.mixture import fit_mixture
+from pipeline.experts.settings import Deadline
 from pipeline.experts.shares import best_shares
 from pipeline.experts.trees import DRAWN_PIXELS, draw_polygons, fit_polygon_trees
 from pipeline.legend import IGNORE_INDEX
@@ -122,3 +123,13 @@ def test_a_kernel_joins_where_polygons_are_many(polygons, joins):
 def test_settings_that_cannot_train_are_refused(wrong):
     with pytest.raises(ValidationError, match=r"steps|nothing to train"):
         changed(QUICK, wrong)
+
+
+def test_a_network_learns_although_experts_took_all_the_time(tmp_path, monkeypatch):
+    scene, split, scheme = make_job(tmp_path)
+    settings = changed(PIXELS, {"time_limit_s": 100.0, "pixels.steps": 20})
+    gone = Deadline(0.0)
+    monkeypatch.setattr(Deadline, "after", classmethod(lambda *_: gone))
+    result = fit([scene], split, scheme, settings=settings, folder=tmp_path / "run")
+    assert result.history[-1]["step"] == 20
+    assert "experts" in result.bundle.provenance["cut_short"]
