@@ -21,6 +21,7 @@ from scipy.special import log_softmax, softmax
 
 from pipeline.diagnostics.class_sets import SetLimits, coverage_by_block
 from pipeline.errors import ModelError
+from pipeline.experts.shares import HELD_FOLDS
 from pipeline.labels.rasterise import LabelledPixels
 from pipeline.splits.split import Part, Split, TrainingScene
 
@@ -275,7 +276,9 @@ def _calibrated(
 ) -> ModelBundle:  # fmt: skip
     """The model with the temperature of some scores [pixel, class], or the reason why it has none."""
     if not len(index):
-        return _noted(bundle, "none: no valid pixel in a polygon held out")
+        late = HELD_FOLDS in bundle.provenance.get("cut_short", ())
+        why = "training.time_limit_s ended before polygons were held out" if late else "no valid pixel was held out"
+        return _noted(bundle, f"none: {why}")
     if (logits.argmax(axis=1) == index).all():
         # The likelihood then only grows as the temperature falls: the pixels set no limit to it.
         return _noted(bundle, "none: every pixel held out is right, which any temperature explains")

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 INNER_FOLDS = 3
+# What a time limit leaves out, in the model's record.
+HELD_FOLDS = "experts of held-out folds"
 # Strength of the pull towards equal shares, as a number of polygons.
 PRIOR_POLYGONS = 20.0
 # Temperatures that are looked at: of 1000 features and 200 chips a discriminant asks for 3 to 5.
@@ -60,7 +62,7 @@ def out_of_fold_probabilities(
         if not out.any():
             continue
         for number, expert in enumerate(experts):
-            if deadline.cuts("experts of held-out folds"):
+            if deadline.cuts(HELD_FOLDS):
                 found[:, out] = 0.0
                 return found
             model = fit_expert(expert, part, trees=trees, seed=seed)

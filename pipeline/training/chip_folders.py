@@ -90,7 +90,6 @@ def fit_chips(
         "chips": len(chips),
         "held": int(held.sum()),
         "experts": experts.mixture.names_and_shares() if experts is not None else {},
-        "cut_short": list(deadline.cut),
         "context": context_note(
             networks, experts.mixture if experts is not None else None, frozen, settings=settings,
             polygons=len(learned.index),
@@ -106,7 +105,7 @@ def fit_chips(
         units=chips.units,
         gsd_m=chips.gsd_m,
         sources=(TrainedOn(sensor=chips.sensor, level=chips.level, scene=chips.source.name),),
-        provenance=provenance_of(settings, notes=notes),
+        provenance=provenance_of(settings, deadline=deadline, notes=notes),
     )
     return FitResult(bundle, history, clock.seconds, experts.mixture.out_of_fold if experts is not None else None)
 

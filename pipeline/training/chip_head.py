@@ -18,11 +18,12 @@ from sklearn.dummy import DummyClassifier
 from pipeline.errors import LabelError
 from pipeline.experts.experts import Expert, PixelTable, linear_scores, shrunk_discriminant, soften_discriminant
 from pipeline.experts.mixture import Mixture, fit_mixture
-from pipeline.experts.settings import ENOUGH_POLYGONS
+from pipeline.experts.settings import ENOUGH_POLYGONS, EXPERTS_TIME, LEAST_TIME
 from pipeline.experts.shares import held_out_temperature
 from pipeline.legend import IGNORE_INDEX
 from pipeline.model.surroundings import ChipStatistics, chip_statistics
 from pipeline.training.batches import ContextSet
+from pipeline.training.encoder_features import FEATURES_TIME
 from pipeline.training.pixels import train_pixels
 from pipeline.training.training_set import SoftLabels
 
@@ -148,7 +149,10 @@ def train_on_statistics(
     raw = _raw_statistics(chips.x)
     layer.standardise_by(raw)
     features = _features(layer, raw)
-    seen = features if frozen is None else np.hstack([features, frozen.of_chips(chips.x).numpy()])
+    seen = features
+    if frozen is not None:
+        until = deadline.share(EXPERTS_TIME * FEATURES_TIME) if settings.can_drop_encoder else None
+        seen = np.hstack([features, frozen.of_chips(chips.x, deadline=until).numpy()])
     statistics, further = features.shape[1], seen.shape[1] - features.shape[1]
     table = PixelTable(seen[labelled], chips.index[labelled], chips.group[labelled], statistics, further)
     experts, target = None, np.eye(classes, dtype=np.float32)[table.index]
@@ -156,7 +160,7 @@ def train_on_statistics(
     if settings.experts.enabled:
         mixture = fit_mixture(
             table, classes=classes, group_of=group_of, trees=settings.experts.trees, seed=settings.seed,
-            known=EXPERTS, deadline=deadline, progress=progress,
+            known=EXPERTS, deadline=deadline.share(EXPERTS_TIME), progress=progress,
         )  # fmt: skip
         plain, _ = mixture.parts()
         experts, target = ChipExperts(mixture, layer, frozen), plain.predict(table.features)
@@ -176,8 +180,9 @@ def train_on_statistics(
         return networks, replace(experts, whole=True) if experts is not None else None, []
     steps = settings.pixels.model_copy(update={"batch": min(settings.pixels.batch, CHIPS_AT_ONCE)})
     history = train_pixels(
-        networks.pixels, table, target, soft, settings=steps, seed=settings.seed, deadline=deadline, progress=progress
-    )
+        networks.pixels, table, target, soft, settings=steps, seed=settings.seed, progress=progress,
+        deadline=deadline.at_least(LEAST_TIME * settings.time_limit_s),
+    )  # fmt: skip
     return networks, experts, history
 
 

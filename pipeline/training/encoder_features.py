@@ -24,6 +24,7 @@ from pipeline.scenes.sources import REFLECTANCE
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pipeline.experts.settings import Deadline
     from pipeline.model.encoder import Encoder
     from pipeline.model.preprocess import Preprocess
     from pipeline.model.weights import EncoderWeights
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 # Reflectance of a count of Sentinel-2. Source: ESA, Sentinel-2 Products Specification Document, QUANTIFICATION_VALUE.
 # Scenes that do not say their scaling have counts; values of another size are refused by their statistics.
 COUNTS = 1e-4
+# What the time limit leaves out, and what part of the experts' time they may take: soft labels take about as much.
+FEATURES, FEATURES_TIME = "features of the pretrained encoder", 0.4
 # Chips that fix an EfficientNet's gates, at most; and chips that go through an encoder together.
 _CALIBRATE, _BATCH = 64, 16
 
@@ -89,9 +92,16 @@ class FrozenFeatures:
         return torch.cat(parts, dim=1)
 
     @torch.no_grad()
-    def of_chips(self, x: torch.Tensor) -> torch.Tensor:
-        """Moments of each feature over the chip (``pipeline.model.network.view_moments``), float32 [chip, moment]."""
-        parts = [view_moments(self._features, part, views=VIEWS) for part in torch.split(x, _BATCH)]
+    def of_chips(self, x: torch.Tensor, *, deadline: Deadline | None = None) -> torch.Tensor:
+        """Moments of each feature over the chip (``pipeline.model.network.view_moments``), float32 [chip, moment].
+
+        None of any chip, [chip, 0], where not all are there at the ``deadline``.
+        """
+        parts = []
+        for part in torch.split(x, _BATCH):
+            if deadline is not None and deadline.cuts(FEATURES):
+                return x.new_empty((len(x), 0))
+            parts.append(view_moments(self._features, part, views=VIEWS))
         return torch.cat(parts).flatten(1)
 
     def _features(self, x: torch.Tensor) -> list[torch.Tensor]:

@@ -14,7 +14,7 @@ import lightning
 import numpy as np
 
 from pipeline.experts.experts import linear_scores
-from pipeline.experts.settings import ENOUGH_POLYGONS, Deadline
+from pipeline.experts.settings import ENOUGH_POLYGONS, EXPERTS_TIME, LEAST_TIME, Deadline
 from pipeline.experts.weights import best_lift
 from pipeline.model.preprocess import Preprocess
 from pipeline.scenes.describe import is_embedding
@@ -51,11 +51,8 @@ if TYPE_CHECKING:
 Progress: TypeAlias = "Callable[[str, int, int], None] | None"
 History: TypeAlias = list[dict[str, float]]
 Sets: TypeAlias = "Callable[[], tuple[ContextSet, ContextSet | None]]"
-# Of the time limit: what experts and their soft labels may take; of the rest the network of pixels, where one with
-# context is to follow.
-EXPERTS_TIME, PIXELS_TIME = 0.6, 0.5
-# What the network of pixels gets of the limit whatever was taken before: of one step a map was right in 13 %.
-LEAST_TIME = 0.1
+# Of the time that experts leave: what the network of pixels may take, where one with context is to follow.
+PIXELS_TIME = 0.5
 
 
 def fit(
@@ -126,10 +123,9 @@ def fit(
         "lifted": {scheme.names[number]: round(lift, 2) for number, lift in lifts.items()},
         "polygons": {part.name.lower(): len(split.polygons(part)) for part in Part},
         "experts": mixture.names_and_shares() if mixture is not None else {},
-        "cut_short": list(deadline.cut),
         "context": context_note(networks, mixture, frozen, settings=settings, polygons=len(ids)),
     }
-    provenance = provenance_of(settings, notes=notes)
+    provenance = provenance_of(settings, deadline=deadline, notes=notes)
     bundle = assemble(networks, scheme, preprocess, statistics, scenes=scenes, provenance=provenance)
     return FitResult(bundle, history, clock.seconds, mixture.out_of_fold if mixture is not None else None)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+import warnings
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import lightning
 import numpy as np
 import torch
 
+from pipeline.errors import ModelWarning
 from pipeline.experts.settings import ENOUGH_POLYGONS
 from pipeline.model.bundle import ModelBundle, TrainedOn
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
     from pipeline.experts.mixture import Mixture, OutOfFold
     from pipeline.experts.regressor_mixture import RegressorMixture
+    from pipeline.experts.settings import Deadline
     from pipeline.legend import ClassScheme
     from pipeline.model.preprocess import Preprocess
     from pipeline.quantity import Quantity
@@ -103,11 +106,19 @@ def _footprint(scenes: Sequence[TrainingScene]) -> dict[str, Any]:
     return {"type": "MultiPolygon", "coordinates": [shape["coordinates"] for shape in shapes]}
 
 
-def provenance_of(settings: TrainingSettings, *, notes: dict[str, Any]) -> dict[str, Any]:
-    """How the model came about, JSON-ready; ``notes`` join settings and versions."""
+def provenance_of(settings: TrainingSettings, *, deadline: Deadline, notes: dict[str, Any]) -> dict[str, Any]:
+    """How the model came about, JSON-ready; ``notes`` join settings, versions and what the ``deadline`` cut short.
+
+    ModelWarning where it cut anything: such a model is finished as a file, and not as a model.
+    """
+    if deadline.cut:
+        text = f"training.time_limit_s ({settings.time_limit_s:g} s) ended first: {', '.join(deadline.cut)} cut short"
+        what = "the model is worse than it could be, and another on each run: set a higher limit"
+        warnings.warn(f"{text}; {what}", ModelWarning, stacklevel=3)
     return {
         "settings": settings.model_dump(mode="json"),
         "versions": {"torch": str(torch.__version__), "lightning": lightning.__version__},
+        "cut_short": list(deadline.cut),
         **notes,
     }
 

@@ -197,6 +197,11 @@ class TrainingSettings(Settings):
         """Whether pretrained weights are named, and used although without experts nothing judges them."""
         return not self.experts.enabled and self.context.weights not in {NO_WEIGHTS, AUTO}
 
+    @property
+    def can_drop_encoder(self) -> bool:
+        """Whether a model without a pretrained encoder is one that was asked for too: held-out polygons decide."""
+        return self.experts.enabled and self.pixels.enabled and self.context.share is None
+
     def asks_encoder(self, polygons: int) -> bool:
         """Whether a pretrained encoder that fits the scene learns from so many polygons, judged by them or not."""
         context = self.context

@@ -44,6 +44,7 @@ class Watch(lightning.Callback):
     """Progress and the log of one training.
 
     Attributes:
+        stage: Its name.
         steps: Batches in all.
         rows: Rows of the log; they travel in checkpoints, so that a resumed run has them all.
     """
@@ -61,8 +62,8 @@ class Watch(lightning.Callback):
             progress: Called with stage, step and steps.
             job: Key of what is trained, and on what; kept in checkpoints.
         """
-        self.steps = steps
-        self._stage, self._column, self._progress, self._job = stage, column, progress, job
+        self.stage, self.steps = stage, steps
+        self._column, self._progress, self._job = column, progress, job
         self.rows: list[dict[str, float]] = []
 
     def on_train_batch_end(
@@ -80,7 +81,7 @@ class Watch(lightning.Callback):
         loss = outputs["loss"] if isinstance(outputs, dict) else outputs
         self.rows.append({"step": step, self._column: float(loss.detach())})
         if self._progress is not None:
-            self._progress(self._stage, step, self.steps)
+            self._progress(self.stage, step, self.steps)
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:  # noqa: ARG002 - Lightning's
         """Figures of the validation into the log."""
@@ -153,5 +154,5 @@ def run_trainer(
                 raise KeyboardInterrupt from err
             raise
     if trainer.global_step < watch.steps and limit:
-        deadline.cuts(f"network training at step {trainer.global_step} of {watch.steps}")
+        deadline.cuts(f"{watch.stage} at step {trainer.global_step} of {watch.steps}")
     return trainer

@@ -16,11 +16,13 @@ import torch
 from pipeline.errors import LabelError, LabelWarning
 from pipeline.experts.experts import ENCODER_EXPERT, EXPERTS, PixelTable, fit_expert, soften_discriminant
 from pipeline.experts.mixture import RARER, Mixture, fit_mixture
+from pipeline.experts.settings import Deadline
 from pipeline.experts.shares import held_out_temperature
 from pipeline.experts.weights import pixel_weights, turns
 from pipeline.legend import IGNORE_INDEX, MIN_CLASSES
 from pipeline.model.surroundings import LEVELS, REACH_PX, surroundings
 from pipeline.training.batches import ContextSet
+from pipeline.training.encoder_features import FEATURES, FEATURES_TIME
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -28,7 +30,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pipeline.experts.experts import Model
-    from pipeline.experts.settings import Deadline
     from pipeline.legend import ClassScheme
     from pipeline.splits.split import Split, TrainingScene
     from pipeline.training.chip_set import ChipSet
@@ -88,7 +89,8 @@ def training_set(
         split: Knows their blocks.
         classes: Number of classes.
         settings: How.
-        deadline: Nothing new is begun after it.
+        deadline: Nothing new is begun after it. An encoder that is to be judged is left out where its columns take
+            more than a part of the time; one that is asked for whatever held-out polygons say has its time.
         frozen: A pretrained encoder whose columns are learned.
         judged: An expert with the encoder is among the experts, and held-out polygons say whether it has a share; else
             it learns by itself.
@@ -99,7 +101,10 @@ def training_set(
     with context that stands alone learns the whole mixture.
     """
     index = chips.only(ids)
-    table = pixel_table(chips, index, per_polygon=PER_POLYGON, seed=settings.seed, frozen=frozen)
+    table = pixel_table(
+        chips, index, per_polygon=PER_POLYGON, seed=settings.seed, frozen=frozen,
+        deadline=deadline.share(FEATURES_TIME) if judged and settings.can_drop_encoder else None,
+    )  # fmt: skip
 
     def alone() -> Model | None:
         return fit_probe(table, split.block_of, classes=classes, settings=settings) if table.encoder else None
@@ -138,9 +143,14 @@ def fit_probe(table: PixelTable, group_of: NDArray[np.int32], *, classes: int, s
 
 
 def pixel_table(
-    chips: ChipSet, index: torch.Tensor, *, per_polygon: int, seed: int, frozen: FrozenFeatures | None = None
-) -> PixelTable:
-    """The labelled pixels of ``index`` uint8 [chip, row, col], at most ``per_polygon`` of each polygon."""
+    chips: ChipSet, index: torch.Tensor, *, per_polygon: int, seed: int, frozen: FrozenFeatures | None = None,
+    deadline: Deadline | None = None,
+) -> PixelTable:  # fmt: skip
+    """The labelled pixels of ``index`` uint8 [chip, row, col], at most ``per_polygon`` of each polygon.
+
+    Columns of ``frozen`` that are not all there at the deadline are left out.
+    """
+    deadline = deadline or Deadline()
     rng = np.random.default_rng(seed)
     at, row, col = (part.numpy() for part in torch.nonzero(chips.core(index) != IGNORE_INDEX, as_tuple=True))
     keys = chips.core(chips.key).numpy()[at, row, col]
@@ -149,14 +159,16 @@ def pixel_table(
     polygon = chips.core(chips.polygon).numpy()[at, row, col]
     once = np.sort(once[turns(polygon[once]) < per_polygon])
     at, row, col = at[once], row[once], col[once]
-    features = []
+    features, plain = [], chips.x.shape[1] * (LEVELS if chips.around else 1)
     for chip in np.unique(at):
         mine = at == chip
+        if frozen is not None and deadline.cuts(FEATURES):
+            frozen = None
         layers = _layers(chips, int(chip), frozen)
         features.append(layers[:, row[mine], col[mine]].T.numpy())
     count = frozen.count if frozen is not None else 0
-    labels = chips.core(index).numpy()[at, row, col]
-    return PixelTable(np.concatenate(features), labels, polygon[once], chips.x.shape[1], count)
+    table = np.concatenate([part[:, : plain + count] for part in features])
+    return PixelTable(table, chips.core(index).numpy()[at, row, col], polygon[once], chips.x.shape[1], count)
 
 
 def _layers(chips: ChipSet, chip: int, frozen: FrozenFeatures | None) -> torch.Tensor:
@@ -185,7 +197,10 @@ def soft_labels(
     last = len(chips) - 1
     for chip in range(len(chips)):
         waiting.append(_layers(chips, chip, frozen)[:, where[chip]].T)
-        if chip < last and sum(map(len, waiting)) < _PREDICT:
+        known = sum(map(len, waiting))
+        # Experts alone give a batch of pixels within seconds; what takes the time is an encoder.
+        over = frozen is not None and not deadline.left_s
+        if chip < last and (not known or (known < _PREDICT and not over)):
             continue
         features, waiting = torch.cat(waiting), []
         columns.append(features[:, :plain])

@@ -21,15 +21,15 @@ from torch.utils.data import DataLoader
 
 from pipeline.experts.regressor_mixture import ENCODER, fit_regressor_mixture
 from pipeline.experts.regressors import MANY_BANDS, NAMES, SPATIAL, SPECTRAL, TEACHERS, Places, linear_value
-from pipeline.experts.settings import Deadline
+from pipeline.experts.settings import EXPERTS_TIME, LEAST_TIME, Deadline
 from pipeline.model.network import NetworkSpec, build_network
 from pipeline.model.preprocess import Preprocess
 from pipeline.model.quantiles import CHANNELS
 from pipeline.model.surroundings import surroundings
 from pipeline.scenes.derived import PLACE
 from pipeline.training.chip_set import read_chips
-from pipeline.training.encoder_features import frozen_features
-from pipeline.training.fit import EXPERTS_TIME, training_statistics
+from pipeline.training.encoder_features import FEATURES_TIME, frozen_features
+from pipeline.training.fit import training_statistics
 from pipeline.training.networks import Networks, build_networks, network_specs, start_columns
 from pipeline.training.pixels import PixelBatches, ValueLearner, linear_parts, on_features, put_parts
 from pipeline.training.result import Clock, FitResult, assemble, context_note, provenance_of
@@ -101,6 +101,7 @@ class ValueSet:
         frozen: A pretrained encoder that fits the scenes, where one may be judged.
         encoder: The same, judged or not: for the record.
         clock: Since reading began.
+        cut: What the time limit has cut short.
     """
 
     scenes: Sequence[TrainingScene]
@@ -112,6 +113,7 @@ class ValueSet:
     frozen: FrozenFeatures | None
     encoder: FrozenFeatures | None
     clock: Clock
+    cut: list[str]
 
     @property
     def samples(self) -> int:
@@ -172,7 +174,7 @@ def value_set(
         LabelError: no sample with data.
         ModelError: pretrained weights that are asked for by name and do not fit.
     """
-    clock = Clock()
+    clock, deadline = Clock(), Deadline.after(settings.time_limit_s)
     statistics = training_statistics(scenes, split)
     preprocess = Preprocess.from_statistics(bands=statistics.bands, mean=statistics.mean, std=statistics.std)
     first, ids = scenes[0].source, learned_polygons(split, settings).tolist()
@@ -182,11 +184,15 @@ def value_set(
     encoder = encoder.calibrated(chips.x, chips.valid) if encoder is not None else None
     frozen = encoder if settings.asks_encoder(len(ids)) else None
     plane = Plane.around(targets.frame)
-    samples = samples_of(own, targets.frame, preprocess=preprocess, plane=plane, seed=settings.seed, frozen=frozen)
+    samples = samples_of(
+        own, targets.frame, preprocess=preprocess, plane=plane, seed=settings.seed, frozen=frozen,
+        deadline=deadline.share(EXPERTS_TIME * FEATURES_TIME) if settings.can_drop_encoder else None,
+    )  # fmt: skip
+    frozen = frozen if samples.places.columns is not None else None
     targets = targets.learned(np.unique(samples.polygon))
     table = samples.table(targets.frame, targets.quantity, targets.group_of)
     clock.lap("chips")
-    return ValueSet(scenes, targets, statistics, preprocess, chips, table, frozen, encoder, clock)
+    return ValueSet(scenes, targets, statistics, preprocess, chips, table, frozen, encoder, clock, deadline.cut)
 
 
 def fit_values(
@@ -205,7 +211,7 @@ def fit_values(
         LabelError: samples all in one group.
     """
     clock = given.clock
-    deadline = Deadline.after(settings.time_limit_s - sum(clock.seconds.values()))
+    deadline = replace(Deadline.after(settings.time_limit_s - sum(clock.seconds.values())), cut=given.cut)
     lightning.seed_everything(settings.seed, verbose=False)
     mixture = mixture or given.mixture(settings, deadline=deadline.share(EXPERTS_TIME), progress=progress)
     soft = _soft_places(given, pixels=min(settings.experts.soft_pixels, SOFT_PIXELS), seed=settings.seed)
@@ -218,7 +224,10 @@ def fit_values(
                                   preprocess=given.preprocess, frozen=given.frozen)  # fmt: skip
         networks = networks.judged(mixture, settings, frozen=given.frozen)
     pixels = cast("Network", networks.pixels)
-    history = train_values(pixels, given.table, soft, plain, settings=settings, deadline=deadline, progress=progress)
+    history = train_values(
+        pixels, given.table, soft, plain, settings=settings, progress=progress,
+        deadline=deadline.at_least(LEAST_TIME * settings.time_limit_s),
+    )  # fmt: skip
     if networks.context is not None:
         start_values(networks.context, ridge, pixels, soft if len(soft) else given.table.places)
     clock.lap("pixels")
@@ -227,13 +236,12 @@ def fit_values(
                      zip(mixture.kinds, mixture.shares, strict=True)},
         "interval_factor": round(mixture.widen, 4),
         "samples": given.samples,
-        "cut_short": list(deadline.cut),
         "context": context_note(networks, mixture, given.encoder, settings=settings, polygons=given.samples,
                                 what="samples", figure=" of R2", kept=True),
     }  # fmt: skip
     bundle = assemble(
         networks, given.targets.scheme, given.preprocess, given.statistics, scenes=given.scenes,
-        provenance=provenance_of(settings, notes=notes), quantity=given.targets.quantity,
+        provenance=provenance_of(settings, deadline=deadline, notes=notes), quantity=given.targets.quantity,
     )  # fmt: skip
     return FitResult(bundle, history, clock.seconds)
 

@@ -11,8 +11,10 @@ from pyproj import CRS, Transformer
 
 from pipeline.errors import LabelError
 from pipeline.experts.regressors import Places, ValueTable
+from pipeline.experts.settings import Deadline
 from pipeline.model.surroundings import REACH_PX, surroundings
 from pipeline.scenes.reader import open_reader
+from pipeline.training.encoder_features import FEATURES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -106,24 +108,29 @@ def days_of(frame: GeoDataFrame) -> NDArray[np.int64]:
 def samples_of(
     scenes: Sequence[TrainingScene], frame: GeoDataFrame, *, preprocess: Preprocess | None, plane: Plane,
     covariates: Sequence[str] = (), seed: int = 0, frozen: FrozenFeatures | None = None,
+    deadline: Deadline | None = None,
 ) -> Samples:  # fmt: skip
     """Valid labelled pixels with the surroundings that the network sees, standardised; covariates appended.
 
-    Without scenes, samples with their covariates alone. With ``frozen`` they have the columns of that encoder too.
+    Without scenes, samples with their covariates alone. With ``frozen`` they have the columns of that encoder too,
+    where all are there at the ``deadline``.
 
     Raises:
         LabelError: no sample has data in every band (or covariate).
     """
     own = np.zeros(int(frame["poly_id"].max()) + 1, dtype=np.int64)
     own[frame["poly_id"]] = np.arange(len(frame))
+    columns = None
     if scenes:
-        parts = [_of_scene(scene.source, scene.pixels, preprocess, seed=seed, frozen=frozen) for scene in scenes]
+        until = deadline or Deadline()
+        parts = [_of_scene(one.source, one.pixels, preprocess, seed=seed, frozen=frozen, until=until) for one in scenes]
         features = np.concatenate([part[0] for part in parts])
         polygon = np.concatenate([part[1] for part in parts])
+        encoded = [part[2] for part in parts if part[2] is not None]
+        columns = np.concatenate(encoded) if len(encoded) == len(parts) else None
     else:
         polygon = frame["poly_id"].to_numpy(dtype=np.int32)
         features = np.empty((len(frame), 0), dtype=np.float32)
-    columns = np.concatenate([part[2] for part in parts]) if frozen is not None else None
     at = own[polygon]
     plain = preprocess.channels if preprocess is not None and scenes else len(covariates)
     if covariates:
@@ -146,14 +153,18 @@ def samples_of(
 
 
 def _of_scene(
-    source: Source, pixels: LabelledPixels, preprocess: Preprocess | None, *, seed: int, frozen: FrozenFeatures | None
-) -> tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.float32]]:
-    """Features float32 [n, feature], polygon int32 [n], columns float32 [n, column] of valid labelled pixels."""
+    source: Source, pixels: LabelledPixels, preprocess: Preprocess | None,
+    *, seed: int, frozen: FrozenFeatures | None, until: Deadline,
+) -> tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.float32] | None]:  # fmt: skip
+    """Features float32 [n, feature], polygon int32 [n], columns float32 [n, column] of valid labelled pixels.
+
+    Columns are None without an encoder, and where not all are there by ``until``.
+    """
     if preprocess is None:
         raise LabelError("scenes without statistics of their bands")
     pixels = pixels.select(_some_of_each(pixels.polygon, seed=seed))
     features, polygons = [np.empty((0, 5 * preprocess.channels), dtype=np.float32)], [np.empty(0, dtype=np.int32)]
-    columns = [np.empty((0, 0 if frozen is None else frozen.count), dtype=np.float32)]
+    columns = [np.empty((0, frozen.count), dtype=np.float32)] if frozen is not None else []
     halo = REACH_PX if frozen is None else _HALO_PX
     with open_reader(source) as reader:
         for tile in reader.grid.tiles(_TILE_PX):
@@ -167,9 +178,12 @@ def _of_scene(
             place = (0, slice(None), torch.from_numpy(rows[keep]).long(), torch.from_numpy(cols[keep]).long())
             features.append(surroundings(x)[place].T.numpy())
             polygons.append(pixels.polygon[at][keep])
+            if frozen is not None and until.cuts(FEATURES):
+                frozen = None
             if frozen is not None:
                 columns.append(frozen.of_pixels(x)[place].T.numpy())
-    return np.concatenate(features), np.concatenate(polygons), np.concatenate(columns)
+    encoded = np.concatenate(columns) if frozen is not None else None
+    return np.concatenate(features), np.concatenate(polygons), encoded
 
 
 def _some_of_each(polygon: NDArray[np.int32], *, seed: int) -> NDArray[np.bool_]:

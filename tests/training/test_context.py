@@ -140,12 +140,12 @@ def test_a_checkpoint_of_other_networks_is_not_resumed(job, tmp_path):
         fit([scene], split, scheme, settings=TINY, folder=tmp_path, resume=True)
 
 
-def test_when_time_is_up_training_stops_and_keeps_what_it_has(job, tmp_path, caplog):
+def test_when_time_is_up_training_stops_and_keeps_what_it_has(job, tmp_path):
     scene, split, scheme = job
     settings = changed(TINY, {"context.steps": 1000, "time_limit_s": 1e-6, "context.patience": 1, "refit": False})
-    result = fit([scene], split, scheme, settings=settings, folder=tmp_path)
-    assert "network training at step 1 of 1000 cut short" in caplog.text
-    assert "network training at step 1 of 1000" in result.bundle.provenance["cut_short"]
+    with pytest.warns(ModelWarning, match="network at step 1 of 1000 cut short"):
+        result = fit([scene], split, scheme, settings=settings, folder=tmp_path)
+    assert "network at step 1 of 1000" in result.bundle.provenance["cut_short"]
     assert torch.load(tmp_path / LAST, weights_only=True)["global_step"] == 1
     assert (tmp_path / BEST).is_file()
     assert len(result.bundle.members) == 2
@@ -205,7 +205,8 @@ CUT = changed(TINY, {"context.steps": 20, "time_limit_s": 1e-6})
 def cut_once(job, tmp_path_factory):
     scene, split, scheme = job
     folder = tmp_path_factory.mktemp("cut") / "run"
-    fit([scene], split, scheme, settings=CUT, folder=folder)
+    with pytest.warns(ModelWarning, match="time_limit_s"):
+        fit([scene], split, scheme, settings=CUT, folder=folder)
     return folder
 
 
@@ -245,7 +246,8 @@ def test_a_checkpoint_of_other_labels_or_chips_is_not_resumed(job, cut, tmp_path
 def test_a_checkpoint_judged_on_other_polygons_is_not_resumed(job, tmp_path):
     scene, split, scheme = job
     settings = changed(CUT, {"context.patience": 5, "refit": False})
-    fit([scene], split, scheme, settings=settings, folder=tmp_path)
+    with pytest.warns(ModelWarning, match="time_limit_s"):
+        fit([scene], split, scheme, settings=settings, folder=tmp_path)
     with pytest.raises(ModelError, match="checkpoint of another job"):
         fit([scene], parts(split, {7: 2, 9: 1}), scheme, settings=settings, folder=tmp_path, resume=True)
 
@@ -278,5 +280,6 @@ def test_the_best_state_of_another_job_is_not_taken(job, tmp_path):
     scene, split, scheme = job
     (tmp_path / BEST).write_bytes(b"of an older run")
     settings = changed(CUT, {"context.patience": 5, "refit": False})
-    fit([scene], split, scheme, settings=settings, folder=tmp_path, resume=True)
+    with pytest.warns(ModelWarning, match="time_limit_s"):
+        fit([scene], split, scheme, settings=settings, folder=tmp_path, resume=True)
     assert torch.load(tmp_path / BEST, weights_only=True)["global_step"] == 1

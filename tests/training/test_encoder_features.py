@@ -24,7 +24,7 @@ from pipeline.training.chip_head import start_head
 from pipeline.training.chip_set import ChipSet
 from pipeline.training.context import Learner, job_key, train_context
 from pipeline.training.crossval import predict_pixels
-from pipeline.training.encoder_features import COUNTS, FrozenFeatures, frozen_features
+from pipeline.training.encoder_features import COUNTS, FEATURES, FrozenFeatures, frozen_features
 from pipeline.training.networks import build_networks, lift_class, start_columns
 from pipeline.training.result import context_note
 from pipeline.training.settings import UNJUDGED_SHARE, TrainingSettings
@@ -170,25 +170,52 @@ def test_a_job_with_an_encoder_alone_starts_as_the_probe(tmp_path, kept):
     assert (predict_pixels(result.bundle, scene.source, test) == test.code).mean() > 0.95
 
 
-@pytest.mark.parametrize(("judged", "experts"), [(True, True), (False, True), (False, False)])
-def test_there_is_a_probe_with_a_share_and_without(frozen, judged, experts):
-    """A network with context that stands alone starts from it, also where held-out polygons gave it no share."""
+def learned(frozen, changes, *, deadline, judged):
+    """The training set of 120 chips of noise, a polygon in each."""
     x, valid = chips(120, 16, seed=5)
     count = len(x)
     polygon = torch.arange(count, dtype=torch.int32)[:, None, None].expand(-1, 16, 16).contiguous()
     index = torch.full((count, 16, 16), IGNORE_INDEX, dtype=torch.uint8)
     index[:, 4:8, 4:8] = (torch.arange(count) % 3).to(torch.uint8)[:, None, None]
     key = torch.arange(index.numel()).reshape(index.shape)
-    every = np.arange(count, dtype=np.int32)
     split = Split(np.zeros(count, dtype=np.int8), np.full(count, -1, dtype=np.int32), 0.0, 0.0)
-    settings = changed(SETTINGS, {"experts.trees": 2, "experts.soft_pixels": 100, "experts.enabled": experts})
-    found = training_set(
-        ChipSet(x, valid, index, polygon, key), ids=every, split=split, classes=3, settings=settings,
-        deadline=Deadline(), frozen=frozen, judged=judged,
+    settings = changed(SETTINGS, {"experts.trees": 2, "experts.soft_pixels": 100, **changes})
+    return training_set(
+        ChipSet(x, valid, index, polygon, key), ids=np.arange(count, dtype=np.int32), split=split, classes=3,
+        settings=settings, deadline=deadline, frozen=frozen, judged=judged,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(("judged", "experts"), [(True, True), (False, True), (False, False)])
+def test_there_is_a_probe_with_a_share_and_without(frozen, judged, experts):
+    """A network with context that stands alone starts from it, also where held-out polygons gave it no share."""
+    found = learned(frozen, {"experts.enabled": experts}, deadline=Deadline(), judged=judged)
     assert found.probe is not None
     if found.mixture is not None and judged:
         assert found.mixture.admission.share == 0  # noise has nothing to admit it for
+
+
+def test_columns_not_done_in_time_are_left_out_with_their_expert(frozen):
+    found = learned(frozen, {}, deadline=Deadline(0.0), judged=True)
+    assert found.table.encoder == 0
+    assert found.table.features.shape[1] == surroundings(chips()[0]).shape[1]
+    assert not any(expert.encoder for expert in found.mixture.experts)
+    assert found.probe is None
+
+
+@pytest.mark.parametrize("changes", [{"context.share": 0.3}, {"pixels.enabled": False}], ids=str)
+def test_an_encoder_that_was_asked_for_has_its_time(frozen, changes):
+    found = learned(frozen, changes, deadline=Deadline(0.0), judged=False)
+    assert found.table.encoder == frozen.count
+    assert found.probe is not None
+
+
+def test_chips_not_done_in_time_have_no_features(frozen):
+    gone = Deadline(0.0)
+    x, _ = chips(3)
+    assert frozen.of_chips(x, deadline=gone).shape == (3, 0)
+    assert gone.cut == [FEATURES]
+    assert frozen.of_chips(x, deadline=Deadline()).shape[1] > 0
 
 
 def test_a_job_is_the_same_however_cores_add_up_the_probe(frozen):

@@ -5,6 +5,7 @@ import pytest
 from pydantic import ValidationError
 
 from pipeline.diagnostics.fold_figures import summary
+from pipeline.errors import ModelWarning
 from pipeline.experts.experts import PixelTable
 from pipeline.experts.forest import fit_forest
 from pipeline.experts.mixture import fit_mixture
@@ -130,6 +131,7 @@ def test_a_network_learns_although_experts_took_all_the_time(tmp_path, monkeypat
     settings = changed(PIXELS, {"time_limit_s": 100.0, "pixels.steps": 20})
     gone = Deadline(0.0)
     monkeypatch.setattr(Deadline, "after", classmethod(lambda *_: gone))
-    result = fit([scene], split, scheme, settings=settings, folder=tmp_path / "run")
+    with pytest.warns(ModelWarning, match=r"time_limit_s \(100 s\) ended first: experts, .*higher limit"):
+        result = fit([scene], split, scheme, settings=settings, folder=tmp_path / "run")
     assert result.history[-1]["step"] == 20
     assert "experts" in result.bundle.provenance["cut_short"]

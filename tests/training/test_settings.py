@@ -8,6 +8,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from pipeline.errors import ModelWarning
 from pipeline.training.settings import NO_WEIGHTS, TrainingSettings
 from tests.training.worlds import TINY as SLOWER
 from tests.training.worlds import changed, fit, make_job
@@ -78,6 +79,7 @@ def test_every_key_has_another_value_here():
     assert set(OTHER) == set(keys(TrainingSettings().model_dump()))
 
 
+@pytest.mark.filterwarnings("ignore:training.time_limit_s")
 @pytest.mark.parametrize("key", sorted(set(OTHER) - REFUSED))
 def test_every_key_of_a_section_that_is_on_acts(job, plain, tmp_path, key):
     scene, split, scheme = job
@@ -115,7 +117,8 @@ def test_without_experts_networks_learn_from_labels_alone(job, tmp_path):
 
 def test_the_time_limit_stops_the_experts_too(job, tmp_path):
     scene, split, scheme = job
-    result = fit([scene], split, scheme, settings=changed(TINY, {"time_limit_s": 1e-6}), folder=tmp_path)
+    with pytest.warns(ModelWarning, match="experts of held-out folds"):
+        result = fit([scene], split, scheme, settings=changed(TINY, {"time_limit_s": 1e-6}), folder=tmp_path)
     assert {"experts", "experts of held-out folds"} <= set(result.bundle.provenance["cut_short"])
     assert len(result.bundle.provenance["experts"]) == 1
 

@@ -15,6 +15,8 @@ from affine import Affine
 from scipy.ndimage import gaussian_filter1d
 
 from pipeline.diagnostics.scoring import by_sample
+from pipeline.errors import ModelWarning
+from pipeline.experts.settings import Deadline
 from pipeline.inference.pixels import value_layers
 from pipeline.model.network import NetworkSpec, build_network
 from pipeline.model.quantiles import CHANNELS
@@ -132,6 +134,18 @@ def test_a_value_of_texture_is_learned_from_an_encoder(job: Job) -> None:
     expected = by_sample(test.polygon, quantity.inverse(ridge.predict(test.places.beside_columns)))
     alone = predict_samples(replace(bundle, shares=(0.0, 1.0)), tested, test)[:, 0]
     assert np.abs(alone - expected).max() < 0.02
+
+
+def test_an_encoder_that_is_not_done_in_time_is_left_out(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = Deadline(0.0)
+    monkeypatch.setattr(Deadline, "after", classmethod(lambda *_: gone))
+    given = learned(job)
+    assert given.frozen is None
+    assert given.table.places.columns is None
+    with pytest.warns(ModelWarning, match="features of the pretrained encoder, teachers"):
+        bundle = fit_values(given, settings=job.config.training).bundle
+    assert len(bundle.members) == 1
+    assert "time_limit_s ended first" in bundle.provenance["context"]["line"]
 
 
 def test_without_weights_no_encoder_is_looked_at(job: Job) -> None:

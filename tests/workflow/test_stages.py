@@ -132,6 +132,7 @@ CUT = quick_training(
 )
 
 
+@pytest.mark.filterwarnings("ignore:training.time_limit_s")
 def test_resume_replaces_nothing_but_a_model_of_the_same_job(tmp_path):
     config = write_world(tmp_path, training=CUT)
     run_job(config, last="train")
@@ -150,6 +151,7 @@ def test_resume_replaces_nothing_but_a_model_of_the_same_job(tmp_path):
     assert model.read_bytes() != before
 
 
+@pytest.mark.filterwarnings("ignore:training.time_limit_s")
 def test_what_may_be_overwritten_is_not_resumed_otherwise(tmp_path):
     config = write_world(tmp_path, training=CUT)
     run_job(config, last="train")
