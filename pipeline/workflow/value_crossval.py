@@ -127,8 +127,8 @@ def _grouped(job: Job, settings: CrossvalSettings) -> bool:
     if by_group and not holds_several(frame["group"].tolist()):
         text = f"groups of {group} hold hardly more than a sample each: neighbours lie on both sides of these folds"
         warnings.warn(f"{job.labels.path}: {text}; use --by blocks", LabelWarning, stacklevel=3)
-    if not by_group and dated and group is None:
-        places = frame.geometry.to_wkb().nunique()
+    places = frame.geometry.to_wkb().nunique()
+    if not by_group and dated and group is None and places < len(frame):
         text = f"{len(frame)} samples at {places} places on several dates: name the station in labels.value.group, so "
         warnings.warn(f"{text}that all dates of a place stay together", LabelWarning, stacklevel=3)
     return by_group
