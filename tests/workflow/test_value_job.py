@@ -535,16 +535,16 @@ def test_folds_of_groups_of_one_sample_are_warned_of(tmp_path: Path) -> None:
         cross_validate_values(job, settings, output=None, force=False, overwrite=False, progress=silent)
 
 
-@pytest.mark.parametrize("again", [False, True])
-def test_dates_of_one_place_are_warned_of_and_no_others(tmp_path: Path, again: bool) -> None:
+@pytest.mark.parametrize("days", [1, 2])
+def test_dates_of_one_place_are_warned_of_and_no_others(tmp_path: Path, days: int) -> None:
     labels = {"kind": "value", "path": str(tmp_path / "plots.gpkg"), "field": "biomass",
               "value": {"covariates": ["elevation"], "date": "day"}}  # fmt: skip
     path = _changed(tmp_path, scenes=[], labels=labels, training={"experts": {"trees": 5}})
     frame = gpd.read_file(tmp_path / "plots.gpkg").drop_duplicates("geometry")
     count = len(frame)
-    pd.concat([frame, frame.assign(day="2024-06-05")] if again else [frame]).to_file(tmp_path / "plots.gpkg")
+    pd.concat([frame, frame.assign(day="2024-06-05")] if days > 1 else [frame]).to_file(tmp_path / "plots.gpkg")
     settings = CrossvalSettings.model_validate({"folds": 2, "methods": ["forest"]})
-    if not again:
+    if days == 1:
         cross_validate_job(path, settings, progress=silent)
         return
     with pytest.warns(LabelWarning, match=f"{2 * count} samples at {count} places on several dates: name the station"):
