@@ -29,6 +29,9 @@ RESOLUTION_RATIO = 1.5
 # Reflectance against DN is a factor of 10 000, 8-bit against reflectance 255 or more; a scene of only water or only
 # snow differs from the mixed training pixels by less than 10 in the median band. 50 lies between.
 SCALE_RATIO = 50.0
+# 8-bit copies of counts are 12 to 40 times smaller: beyond this ratio a scene is on another scale too where most of its
+# values are none that the training scenes have (a scene of water alone has the values that theirs has).
+SUSPECT_RATIO = 15.0
 # Share of a band's pixels outside the training range, widened by half of it on each side, that is worth a warning;
 # where half of all pixels in half of the bands lie outside, the model has never seen such a surface.
 WARN_SHARE = 0.1
@@ -169,7 +172,7 @@ def check_value_range(bundle: ModelBundle, pixels: NDArray[np.float32], *, path:
     """Refuse pixels, float32 [pixel, band], that are on another scale than the training data; warn near the edge.
 
     Raises:
-        ModelError: values some hundred or ten thousand times too large or small, or outside the training range.
+        ModelError: values some ten to ten thousand times too large or small, or outside the training range.
     """
     if not len(pixels):
         warnings.warn(f"{path}: no valid pixel in the windows sampled; values not checked", ModelWarning, stacklevel=4)
@@ -177,7 +180,8 @@ def check_value_range(bundle: ModelBundle, pixels: NDArray[np.float32], *, path:
     mean, std = np.array(bundle.preprocess.mean), np.array(bundle.preprocess.std)
     found = np.abs(np.median(pixels, axis=0)) + pixels.std(axis=0)
     ratio = float(np.median(found / (np.abs(mean) + std)))
-    if not 1 / SCALE_RATIO <= ratio <= SCALE_RATIO:
+    odd = not 1 / SUSPECT_RATIO <= ratio <= SUSPECT_RATIO and _unseen(bundle, pixels)
+    if odd or not 1 / SCALE_RATIO <= ratio <= SCALE_RATIO:
         times = f"{ratio:,.0f} times larger" if ratio > 1 else f"{1 / max(ratio, 1e-12):,.0f} times smaller"
         raise ModelError(
             f"values are {times} than those the model was trained on",
@@ -191,6 +195,16 @@ def check_value_range(bundle: ModelBundle, pixels: NDArray[np.float32], *, path:
     if bundle.histograms and (text := shift_text(shifts(bundle.histograms, pixels, bands=bundle.bands))):
         what = "check scale and offset, and whether season and place are those of the training scenes"
         warnings.warn(f"{path}: {text}; {what}", ModelWarning, stacklevel=4)
+
+
+def _unseen(bundle: ModelBundle, pixels: NDArray[np.float32]) -> bool:
+    """Whether most values of most bands are smaller or larger than any of the training polygons and scenes."""
+    low, high = np.array(bundle.value_range).T
+    if bundle.histograms:
+        edges = np.array(bundle.histograms)
+        low, high = np.minimum(low, edges[:, 0]), np.maximum(high, edges[:, -1])
+    outside = ((pixels < low) | (pixels > high)).mean(axis=0)
+    return bool(np.mean(outside > REFUSE_SHARE) >= REFUSE_SHARE)
 
 
 def _check_range(bundle: ModelBundle, pixels: NDArray[np.float32], *, path: str) -> None:

@@ -128,3 +128,15 @@ def test_another_unit_is_refused_but_for_counts(bundle, make_scene):
 def test_a_scene_near_the_edge_is_mapped_with_a_warning(bundle, make_scene, scene, words):
     with pytest.warns(ModelWarning, match=words):
         check_source(bundle, make_scene(**scene))
+
+
+@pytest.mark.parametrize("low", [0.05, 0.0])
+def test_a_copy_of_few_counts_is_refused_and_a_dark_scene_is_not(bundle, make_scene, low):
+    """A copy in bytes is 12 to 40 times smaller than counts, and smaller than all that the training scenes hold."""
+    trained = replace(bundle, value_range=((low, 0.6), (low, 0.8)))
+    copied = make_scene(factor=1 / 30)
+    if low:
+        with pytest.raises(ModelError, match=r"values are \d\d times smaller than those"):
+            check_source(trained, copied)
+    else:  # the training scenes hold such values: water, shadow
+        check_source(trained, copied)
