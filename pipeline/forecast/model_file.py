@@ -93,7 +93,7 @@ def save_forecast_model(path: Path, model: ForecastModel) -> Path:
     """
     about, tensors = model.header(), model.tensors()
     refuse_not_finite(tensors)
-    header = json.dumps(about | {"sha256": digest_of(about, tensors)}, sort_keys=True, allow_nan=False)
+    header = json.dumps(about | {"sha256": digest_of(about, tensors)}, allow_nan=False)  # methods keep their order
     return write_bytes(path, bytes(save(tensors, metadata={FORECAST_KEY: header})), what="the model")
 
 

@@ -21,6 +21,7 @@ from pipeline.forecast.model_file import (
     save_forecast_model,
 )
 from pipeline.forecast.network import train_forecast
+from pipeline.forecast.rolling import Horizon
 from pipeline.forecast.series import Cells, Series
 from pipeline.forecast.settings import ForecastSettings
 from pipeline.grid import Grid
@@ -53,7 +54,7 @@ def model():
     scaling = {"known": Layers(("rain", "holiday"), np.array([[1, 5], [3, 5]], dtype=np.float32)).scaling()}
     return ForecastModel(
         trained, "ndvi", ("ndvi",), (SEASON,), CELLS, MONTHS[0], MONTHS[LEARNED - 1], LEARNED, past.scales, scaling,
-        ("2009-01-01", "2009-12-01"), (),
+        ("2009-01-01", "2009-12-01"), (Horizon(1, 9, {"network": 1.0, "last value": 2.0}, {"network": 1.0}, 0.9, 3.0),),
     )  # fmt: skip
 
 
@@ -68,6 +69,7 @@ def test_a_model_comes_back_as_it_was(model, file):
     assert again.trained.settings == model.trained.settings
     assert again.cells.grid.same_pixels_as(CELLS.grid)
     assert again.horizons == model.horizons
+    assert list(again.horizons[0].mae) == ["network", "last value"]
     rows = all_rows([LEARNED - 1], 2, channels=1, cells=12)
     expected, found = (one.trained.predict(past_of(VALUES[:LEARNED]), rows) for one in (model, again))
     assert np.array_equal(expected, found)
