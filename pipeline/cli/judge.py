@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipeline.cli.console import Console, Work, add_command, add_commands
-from pipeline.cli.make import stages
+from pipeline.cli.make import refuse_with, stages
 from pipeline.cli.options import ConfigFile, Force, Json, Overwrite, Quiet, Seed, Set, out
 from pipeline.errors import ConfigError
 
@@ -213,7 +213,10 @@ def assess(
         Path, typer.Argument(metavar="config.yaml | MAP | OBJECTS", help="Configuration, class map, or objects.")
     ],
     *,
-    reference: Annotated[Path | None, typer.Option(help="Reference points, polygons or raster (with MAP).")] = None,
+    reference: Annotated[
+        Path | None,
+        typer.Option(help="Of MAP: reference points, polygons or raster; of a step of a forecast: the series."),
+    ] = None,
     field: Field = None,
     design_file: DesignFile = None,
     crosswalk: Crosswalk = None,
@@ -224,7 +227,7 @@ def assess(
     force: Force = False,
     overwrite: Overwrite = False,
 ) -> Work:
-    """Accuracy: of a job's test blocks, of a map against reference data, or of objects against footprints."""
+    """Accuracy: of a job's test blocks, of a map against reference data, of objects, or of a step of a forecast."""
     if target.suffix.lower() in {".yaml", ".yml"}:
         return stages(target, "assess", settings, force=force, overwrite=overwrite)
     if reference is None:
@@ -243,6 +246,13 @@ def assess(
     from pipeline.workflow.accuracy import assess_against_reference, told_legend
 
     found = _against(reference, settings, field=field, design=design_file, crosswalk=crosswalk, assist=assist)
+    from pipeline.workflow.forecast_assess import assess_step, is_step
+
+    if is_step(target):
+        asked = sorted(found.model_fields_set - {"reference"})
+        given = {f"--{name.replace('_', '-')}": True for name in asked}
+        refuse_with("a step of a forecast, which is assessed at all its cells,", given | {"--legend": legend})
+        return lambda _: assess_step(target, reference, output=output, overwrite=overwrite)
     return lambda _: assess_against_reference(
         target, found, scheme=told_legend(legend), output=output, overwrite=overwrite
     )

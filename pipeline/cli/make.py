@@ -42,13 +42,16 @@ def init(
         list[str] | None, typer.Option(help="Class that is also mapped as objects, one polygon each; repeatable.")
     ] = None,
     kind: Annotated[
-        Literal["class", "value"] | None,
-        typer.Option(help="Whether the field holds a class or a measurement; default: what its values look like."),
+        Literal["class", "value", "forecast"] | None,
+        typer.Option(
+            help="Whether the field holds a class or a measurement, by default what its values look like; "
+            "forecast: of the next steps, each --scene a dated series."
+        ),
     ] = None,
     settings: Set = None,
     overwrite: Overwrite = False,
 ) -> Work:
-    """Look at scenes and labels and write a commented configuration that runs as it is.
+    """Look at scenes and labels, or a dated series, and write a commented configuration that runs as it is.
 
     --set says what the files of each --scene do not: --bands blue,green,red, --scale 0.0001, --nodata 0 and so on are
     short for it.
@@ -57,21 +60,41 @@ def init(
     from pipeline.settings import section_of
 
     options = section_of("scene", SceneOptions, settings)
+    of_labels = {"--labels": labels, "--field": field, "--layer": layer, "--encoding": encoding, "--complete": complete,
+                 "--objects": objects}  # fmt: skip
+    if kind == "forecast":
+        refuse_with("--kind forecast", of_labels | {"--chips": chips, "--set": settings})
+        return _init_forecast(scene or [], output=output, overwrite=overwrite)
     if chips is not None:
         from pipeline.workflow.chip_job import write_chip_config
 
-        given = {"--scene": scene, "--labels": labels, "--field": field, "--layer": layer, "--encoding": encoding,
-                 "--complete": complete, "--objects": objects, "--kind": kind}  # fmt: skip
-        refuse_with("--chips", given)
+        refuse_with("--chips", of_labels | {"--scene": scene, "--kind": kind})
         return lambda _: write_chip_config(chips, output=output, overwrite=overwrite, options=options)
     if not scene or labels is None:
-        raise ConfigError("landcover init", expected="--scene, --labels and --field, or --chips")
+        from pipeline.forecast.series import is_dated
+
+        dated = labels is None and chips is None and any(is_dated(Path(path)) for path in scene or ())
+        fix = "for a forecast of this dated series: --kind forecast" if dated else None
+        raise ConfigError("landcover init", expected="--scene, --labels and --field, or --chips", fix=fix)
     from pipeline.workflow.init import write_config
 
     return lambda _: write_config(
         scene, labels=labels, field=field or "", layer=layer, encoding=encoding, output=output, overwrite=overwrite,
         options=options, complete=complete, objects=objects or (), kind=kind,
     )  # fmt: skip
+
+
+def _init_forecast(series: Sequence[str], *, output: Path, overwrite: bool) -> Work:
+    """The configuration of a forecast.
+
+    Raises:
+        ConfigError: no series.
+    """
+    if not series:
+        raise ConfigError("--kind forecast", expected="--scene with a GeoTIFF of dated bands, or a folder of them")
+    from pipeline.workflow.forecast_init import write_forecast_config
+
+    return lambda _: write_forecast_config(series, output=output, overwrite=overwrite)
 
 
 def refuse_with(what: str, given: Mapping[str, object]) -> None:

@@ -62,11 +62,22 @@ def predict(
     force: Force = False,
     overwrite: Overwrite = False,
 ) -> Work:
-    """Map whole scenes: those of a configuration, or any others with a trained model.
+    """Map whole scenes: those of a configuration, or any others with a trained model; the next steps of a series.
 
     --set takes every key of the configuration's map section and, with --model, what the scenes do not say. Of several
-    scenes, those that cannot be mapped are listed at the end, and the exit status is 3.
+    scenes, those that cannot be mapped are listed at the end, and the exit status is 3. With the model of a forecast
+    each --scene is a channel of the series, or a folder of it, that has grown.
     """
+    from pipeline.model.describe import is_forecast_model
+
+    if model is not None and is_forecast_model(model):
+        from pipeline.workflow.forecast import predict_series
+
+        beside = {"a configuration": config, "--scenes": scenes, "--chips": chips, "--memory": memory, "--dask": dask}
+        refuse_with("the model of a forecast", beside | {"--force": force})
+        return lambda progress: predict_series(
+            model, scene or (), output=output, changes=settings or (), overwrite=overwrite, progress=progress
+        )
     if chips is not None:
         from pipeline.workflow.chip_job import predict_chips
 

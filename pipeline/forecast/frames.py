@@ -62,6 +62,15 @@ def all_rows(origins: Sequence[int], ahead: int, *, channels: int, cells: int) -
 
 
 @dataclass(frozen=True, eq=False)
+class Scales:
+    """What values are measured in; a network that forecasts a longer series keeps those of the steps it learned."""
+
+    scale: Floats  # Mean absolute anomaly of a cell, float32 [channel, cell]
+    usual: Floats  # Mean value of a cell over ``unit``, float32 [channel, cell]
+    unit: Floats  # Deviation of all values, float32 [channel]
+
+
+@dataclass(frozen=True, eq=False)
 class Past:
     """A series, and what is computed from it once."""
 
@@ -71,13 +80,11 @@ class Past:
     normal: tuple[Floats, ...]
     mean: Floats  # The same with equal weights, of the longest season
     level: Floats  # Mean of the last cycle up to a step, [step, channel, cell]
-    anomaly: Floats  # Values less the normal of one cycle before, over ``scale``, [step, channel, cell]
+    anomaly: Floats  # Values less the normal of one cycle before, over the cell's scale, [step, channel, cell]
     around: Floats  # Mean anomaly of the neighbours of a cell, [step, channel, cell]
     region: Floats  # Mean anomaly of all cells, [step, channel]
-    whole: Floats  # Mean value of all cells over ``unit``, [step, channel]
-    scale: Floats  # Mean absolute anomaly of a cell, float32 [channel, cell]
-    usual: Floats  # Mean value of a cell over ``unit``, float32 [channel, cell]
-    unit: Floats  # Deviation of all values, float32 [channel]
+    whole: Floats  # Mean value of all cells over their unit, [step, channel]
+    scales: Scales  # Of the steps before the first one that is tested
     known: Floats  # Layers known ahead of time, [step, layer], the steps ahead included
     fixed: Floats  # Layers of single cells [layer, cell]
 
@@ -91,8 +98,8 @@ class Past:
         return np.nan_to_num(_at(self.normal[-1], rows, rows.target - cycles(rows, self.season)))
 
     def spread(self, rows: Rows) -> Floats:
-        """``scale`` of each row, float32 [row]."""
-        return self.scale[rows.channel, rows.cell]
+        """Scale of each row's cell, float32 [row]."""
+        return self.scales.scale[rows.channel, rows.cell]
 
     def truth(self, rows: Rows) -> Floats:
         """Values that came, float32 [row]; NaN where unknown."""
@@ -105,7 +112,7 @@ class Past:
 
 def look_back(
     values: Floats, *, seasons: Sequence[int], neighbours: NDArray[np.int64], until: int,
-    known: Floats | None = None, fixed: Floats | None = None,
+    known: Floats | None = None, fixed: Floats | None = None, scales: Scales | None = None,
 ) -> Past:  # fmt: skip
     """Compute what frames are taken from.
 
@@ -116,28 +123,34 @@ def look_back(
         until: Steps before this one give the scale of each cell.
         known: Layers of whole steps known ahead, float32 [step, layer].
         fixed: Layers of cells, float32 [layer, cell].
+        scales: Those that a network was trained with; None for those of the steps before ``until``.
     """
     steps, _, cells = values.shape
     lengths = tuple(sorted(seasons)) or (1,)
     normal = tuple(cycle_mean(values, length, half_life=HALF_LIFE) for length in lengths)
     with np.errstate(invalid="ignore", divide="ignore"):
         away = values - _lag(normal[-1], lengths[-1])
-    scale = _mean(np.abs(away[:until]), axis=0)
-    usual = float(np.nanmean(scale)) if np.isfinite(scale).any() else 1.0
-    scale = np.maximum(np.nan_to_num(scale, nan=usual), _LEAST * usual or 1.0).astype(np.float32)
-    seen = values[:until].transpose(0, 2, 1).reshape(-1, values.shape[1])
-    away_from_mean = _mean((seen - _mean(seen, axis=0)) ** 2, axis=0)
-    unit = np.sqrt(np.maximum(np.nan_to_num(away_from_mean), np.finfo(np.float32).tiny)).astype(np.float32)
-    anomaly = (away / scale).astype(np.float32)
+    own = scales or _scales(values[:until], away[:until])
+    anomaly = (away / own.scale).astype(np.float32)
     return Past(
         values=values, seasons=lengths, normal=normal,
         mean=cycle_mean(values, lengths[-1], half_life=np.inf), level=running_mean(values, lengths[-1]),
         anomaly=anomaly, around=_around(anomaly, neighbours), region=_mean(anomaly, axis=2),
-        whole=_mean(values, axis=2) / unit, scale=scale,
-        usual=np.nan_to_num(_mean(values[:until], axis=0)) / unit[:, None], unit=unit,
+        whole=_mean(values, axis=2) / own.unit, scales=own,
         known=np.zeros((steps, 0), dtype=np.float32) if known is None else known,
         fixed=np.zeros((0, cells), dtype=np.float32) if fixed is None else fixed,
     )  # fmt: skip
+
+
+def _scales(values: Floats, away: Floats) -> Scales:
+    """Scales of steps, of their values and how far these are from the cycle before, both [step, channel, cell]."""
+    scale = _mean(np.abs(away), axis=0)
+    usual = float(np.nanmean(scale)) if np.isfinite(scale).any() else 1.0
+    scale = np.maximum(np.nan_to_num(scale, nan=usual), _LEAST * usual or 1.0).astype(np.float32)
+    seen = values.transpose(0, 2, 1).reshape(-1, values.shape[1])
+    away_from_mean = _mean((seen - _mean(seen, axis=0)) ** 2, axis=0)
+    unit = np.sqrt(np.maximum(np.nan_to_num(away_from_mean), np.finfo(np.float32).tiny)).astype(np.float32)
+    return Scales(scale, np.nan_to_num(_mean(values, axis=0)) / unit[:, None], unit)
 
 
 def _around(values: Floats, neighbours: NDArray[np.int64]) -> Floats:
@@ -202,7 +215,7 @@ def _closeness(past: Past, rows: Rows, settings: ForecastSettings) -> Iterator[F
         yield _at(past.anomaly, rows, at)
         yield (_at(past.values, rows, at) - base) / scale
         if back < _EARLIER:
-            yield _at(past.values, rows, at) / past.unit[rows.channel]
+            yield _at(past.values, rows, at) / past.scales.unit[rows.channel]
             yield past.whole[np.maximum(at, 0), rows.channel]
             yield _at(past.around, rows, at)
             yield past.region[np.maximum(at, 0), rows.channel]
@@ -231,9 +244,9 @@ def _seasons(past: Past, rows: Rows) -> Iterator[Floats]:
     yield (_at(past.mean, rows, rows.target - cycles(rows, past.season)) - base) / scale
     yield (_at(past.level, rows, rows.origin) - base) / scale
     yield base / scale
-    yield base / past.unit[rows.channel]
-    yield past.usual[rows.channel, rows.cell]
-    yield _at(past.values, rows, rows.target - cycles(rows, past.season)) / past.unit[rows.channel]
+    yield base / past.scales.unit[rows.channel]
+    yield past.scales.usual[rows.channel, rows.cell]
+    yield _at(past.values, rows, rows.target - cycles(rows, past.season)) / past.scales.unit[rows.channel]
     yield np.log(scale)
     yield (_at(past.normal[-1], rows, rows.origin) - base) / scale
 

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 import rasterio
 from rasterio.errors import RasterioError
 
-from pipeline.errors import ConfigError, InputError, SceneError, SceneWarning, counted
+from pipeline.errors import InputError, SceneError, SceneWarning, counted
 from pipeline.forecast.times import regular_steps, time_in
 from pipeline.grid import Grid
-from pipeline.raster import on_grid, require_regular
+from pipeline.raster import require_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -33,6 +33,7 @@ FEWEST_STEPS = 24
 MOST_VALUES = 250_000_000
 # Squares of larger values are none of float32.
 MOST_VALUE = 1e15
+_SUFFIXES = frozenset({".tif", ".tiff"})
 _TIME_TAGS = ("TIME", "TIMESTAMP", "ACQUISITION_DATETIME", "DATE", "TIFFTAG_DATETIME")
 # Cells with fewer of their steps cannot be learned from.
 _FEWEST_KNOWN = 0.3
@@ -64,20 +65,35 @@ class Series:
         return laid
 
 
-def read_series(paths: Sequence[str]) -> Series:
+@dataclass(frozen=True, eq=False)
+class Cells:
+    """Cells that a network has learned."""
+
+    grid: Grid  # Where they lie
+    row: NDArray[np.int64]  # Of each, int64 [cell]
+    col: NDArray[np.int64]  # Likewise
+
+
+def read_series(paths: Sequence[str], *, cells: Cells | None = None) -> Series:
     """Read a series, channels from several files or folders side by side.
 
     Gaps become unknown steps. Steps with one value everywhere, and cells that hold nothing or never change, are left
-    out with a SceneWarning.
+    out with a SceneWarning; where ``cells`` are given, all others are.
 
     Raises:
         InputError: a file cannot be read.
-        SceneError: no dates, unequal grids or times, too few steps, or nothing that changes.
+        SceneError: no dates, unequal grids or times, too few steps, or nothing that changes; another grid than that of
+            ``cells``, or nothing known of one of them.
     """
     layers: dict[tuple[str, datetime], Floats] = {}
     grid: Grid | None = None
     for path in paths:
-        for time, channel, values, own in _layers(Path(path)):
+        for time, channel, values, own in read_dated(Path(path)):
+            if cells is not None and not cells.grid.same_pixels_as(own):
+                raise SceneError(
+                    "series has another grid than the one that was learned", path=path, got=_shape(own),
+                    expected=f"{_shape(cells.grid)}, one origin and CRS", fix="warp it with gdalwarp -t_srs -te -ts",
+                )  # fmt: skip
             if grid is not None and not grid.same_pixels_as(own):
                 raise SceneError(
                     "series has unequal grids", path=path, got=f"{own.height} x {own.width} at {_text(time)}",
@@ -103,7 +119,7 @@ def read_series(paths: Sequence[str]) -> Series:
         cube[at[time], channels.index(channel)] = values
     blank = np.asarray(~np.isfinite(cube).any(axis=(2, 3)).T)
     _drop_flat_steps(cube, times, path=paths[0])
-    row, col = _living_cells(cube, path=paths[0])
+    row, col = _living_cells(cube, path=paths[0]) if cells is None else _learned_cells(cube, cells, path=paths[0])
     _warn_of_gaps(blank, channels, times, path=paths[0])
     return Series(Path(paths[0]).stem, channels, times, cube[:, :, row, col], row, col, grid)
 
@@ -118,9 +134,14 @@ def _warn_of_gaps(blank: NDArray[np.bool_], channels: Sequence[str], times: Time
         _warn(path, f"{count} are missing or without data and taken as unknown, such as {last}")
 
 
-def _layers(path: Path) -> Iterator[tuple[datetime, str, Floats, Grid]]:
-    """Time, channel and values [row, col] of every band of a file or of the GeoTIFFs of a folder."""
-    files = sorted(file for file in path.iterdir() if file.suffix.lower() in {".tif", ".tiff"}) if path.is_dir() else []
+def read_dated(path: Path) -> Iterator[tuple[datetime, str, Floats, Grid]]:
+    """Time, channel and values [row, col] of every band of a file or of the GeoTIFFs of a folder.
+
+    Raises:
+        InputError: a file cannot be read.
+        SceneError: a band without a date, a file without a CRS, or values that none can be.
+    """
+    files = sorted(file for file in path.iterdir() if file.suffix.lower() in _SUFFIXES) if path.is_dir() else []
     for file in files or [path]:
         require_regular(file, error=InputError)
         try:
@@ -180,12 +201,17 @@ def _drop_flat_steps(cube: Floats, times: Times, *, path: str) -> None:
         _warn(path, f"{counted(int(flat.sum()), 'step')} with one value everywhere taken as unknown, such as {first}")
 
 
-def _living_cells(cube: Floats, *, path: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Row and column of the cells that change and are known often enough."""
+def _alive(cube: Floats) -> NDArray[np.bool_]:
+    """Cells that change and are known often enough, bool [row, col]."""
     known = np.isfinite(cube)
     enough = known.mean(axis=0).min(axis=0) >= _FEWEST_KNOWN
     low, high = np.where(known, cube, np.inf).min(axis=0), np.where(known, cube, -np.inf).max(axis=0)
-    alive = enough & (low < high).any(axis=0)
+    return np.asarray(enough & (low < high).any(axis=0))
+
+
+def _living_cells(cube: Floats, *, path: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Row and column of the cells that change and are known often enough."""
+    alive = _alive(cube)
     if not alive.any():
         what = "series is constant or unknown in every cell"
         raise SceneError(what, path=path, expected=f"cells that change, known in {_FEWEST_KNOWN:.0%} of the steps")
@@ -195,75 +221,45 @@ def _living_cells(cube: Floats, *, path: str) -> tuple[NDArray[np.int64], NDArra
     return row.astype(np.int64), col.astype(np.int64)
 
 
-def read_known(path: str, times: Times) -> Floats:
-    """Columns of a CSV at the times of all steps, those to come included, standardised, float32 [step, column].
-
-    A row holds until the next one.
-
-    Raises:
-        InputError: it cannot be read.
-        ConfigError: no column ``time``, text among the numbers, or times that do not reach over all steps.
-    """
-    require_regular(path, error=InputError)
-    try:
-        table = pd.read_csv(path)
-    except (OSError, ValueError) as err:
-        raise InputError("cannot be read as CSV", path=path, got=str(err).split("\n")[0]) from err
-    if not isinstance(table.index, pd.RangeIndex):
-        raise ConfigError("lines have more columns than the first", path=path, fix="write decimals with a point")
-    if "time" not in table or len(table.columns) < 2 or len(table) < 2:  # noqa: PLR2004 - time and a number
-        got = ", ".join(map(str, table.columns))
-        raise ConfigError("layers known ahead", path=path, got=got, expected="columns time and a number, two rows")
-    # Those with a zone are taken as UTC; series have their own clock and no zone.
-    stamp = pd.to_datetime(table.pop("time"), errors="coerce", utc=True).dt.tz_localize(None)
-    numbers = table.apply(pd.to_numeric, errors="coerce").replace([np.inf, -np.inf], np.nan)
-    bad = [*(["time"] if stamp.isna().any() else []), *numbers.columns[numbers.isna().any()]]
-    if bad:
-        raise ConfigError(f"column {bad[0]!r} has what is no number or time", path=path, fix="mend or fill it")
-    order = np.argsort(stamp.to_numpy(), kind="stable")
-    stamps = stamp.to_numpy()[order]
-    if times[0] < stamps[0] or times[-1] > stamps[-1] + np.max(np.diff(stamps)):
-        raise ConfigError(
-            "layers known ahead do not reach over the series and its forecast", path=path,
-            got=f"{stamps[0]} to {stamps[-1]}", expected=f"{times[0]} to {times[-1]}",
+def _learned_cells(cube: Floats, cells: Cells, *, path: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Row and column of cells that are asked for; a SceneWarning on others that could be forecast."""
+    empty = np.asarray(~np.isfinite(cube[:, :, cells.row, cells.col]).any(axis=(0, 1)))
+    if empty.any():
+        raise SceneError(
+            "series has other cells than were learned", path=path,
+            got=f"nothing known in {int(empty.sum())} of {empty.size}", expected="values in each of them",
+            fix="give the series that was learned from with its later steps, or learn again: landcover forecast",
         )  # fmt: skip
-    values = numbers.to_numpy(np.float32)[order][np.searchsorted(stamps, times, side="right") - 1]
-    return _standardised(values)
+    alive = _alive(cube)
+    if more := int(alive.sum() - alive[cells.row, cells.col].sum()):
+        _warn(path, f"{counted(more, 'cell')} that the network has not learned {'is' if more == 1 else 'are'} left out")
+    return cells.row, cells.col
 
 
-def read_layers(paths: Sequence[str], series: Series) -> Floats:
-    """Rasters of one date at the cells of a series, standardised, float32 [layer, cell]; unknown is 0.
+def is_dated(path: Path) -> bool:
+    """Whether a file has bands, or a folder GeoTIFFs, of two dates at least, by their names and tags alone.
 
-    Raises:
-        InputError: a file cannot be read, or does not meet the series.
+    False for what cannot be read, which whoever reads it says.
     """
-    rows = []
-    for path in paths:
-        require_regular(path, error=InputError)
-        try:
-            with rasterio.open(path) as dataset:
-                if dataset.crs is None:
-                    raise SceneError("layer has no CRS", path=path, fix="set it with gdal_edit.py -a_srs")
-                bare = dataset.nodata is None  # then what lies beyond its edges is told by a mask alone
-                with on_grid(dataset, series.grid, resampling="average", add_alpha=bare) as warped:
-                    values = warped.read(masked=True).astype(np.float32).filled(np.nan)
-                if bare:
-                    values = np.where(values[-1] > 0, values[:-1], np.nan)
-        except RasterioError as err:
-            raise InputError("cannot be read as a raster", path=path, got=str(err).split("\n")[0]) from err
-        rows.append(values[:, series.row, series.col])
-        if not np.isfinite(rows[-1]).any():
-            raise SceneError("layer has no data where the series lies", path=path, fix="check its CRS and extent")
-    return _standardised(np.concatenate(rows).T).T
+    times: set[datetime] = set()
+    with contextlib.suppress(OSError, RasterioError):
+        folder = path.is_dir()
+        files = sorted(file for file in path.iterdir() if file.suffix.lower() in _SUFFIXES) if folder else [path]
+        times |= {time[0] for file in files if folder and (time := time_in(file.stem))}
+        for file in files[:2] if len(times) < 2 else []:  # noqa: PLR2004 - a series has two
+            if file.is_file():
+                times |= _times_of_bands(file)
+    return len(times) > 1
 
 
-def _standardised(values: Floats) -> Floats:
-    """Columns with mean 0 and deviation 1; unknown is 0."""
-    known = np.isfinite(values)
-    count = np.maximum(known.sum(axis=0), 1)
-    away = np.where(known, values - np.where(known, values, 0).sum(axis=0) / count, 0)
-    spread = np.sqrt((away**2).sum(axis=0) / count)
-    return (away / np.where(spread > 0, spread, 1)).astype(np.float32)
+def _times_of_bands(file: Path) -> set[datetime]:
+    with rasterio.open(file) as dataset:
+        texts = [text for band in dataset.indexes for text in (dataset.descriptions[band - 1], *_tags(dataset, band))]
+        return {time[0] for text in [*texts, *_tags(dataset, 0)] if text and (time := time_in(text))}
+
+
+def _shape(grid: Grid) -> str:
+    return f"{grid.height} x {grid.width} of {grid.pixel_size[0]:g} at {grid.bounds[0]:g}, {grid.bounds[3]:g}"
 
 
 def _text(time: datetime) -> str:

@@ -11,6 +11,10 @@ from pipeline.settings import Settings, absolute
 
 # What says that a folder is one of a forecast.
 FACTS = "forecast.json"
+# Tags of a step: its time, what made it, and the last step that it was made from.
+TIME_TAG, FORECAST_TAG, ORIGIN_TAG = "TIME", "FORECAST", "ORIGIN"
+# How the bands of a channel's bounds are called after it.
+LOWER, UPPER = " lower", " upper"
 
 
 def run_folder(config: Path) -> Path:

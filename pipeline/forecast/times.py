@@ -68,7 +68,7 @@ def regular_steps(times: Times, *, path: Path | str) -> tuple[NDArray[np.int64],
     seconds = times.astype("datetime64[s]").astype(np.int64)
     between = np.diff(seconds)
     if (between == 0).any():
-        raise SceneError("series has two rasters of one time", path=path, got=_text(times[:-1][between == 0][0]))
+        raise SceneError("series has two rasters of one time", path=path, got=time_text(times[:-1][between == 0][0]))
     usual = float(np.median(between))
     ratio = between / usual
     count = np.where(ratio > _LONGEST, np.rint(ratio), 1.0)
@@ -77,7 +77,7 @@ def regular_steps(times: Times, *, path: Path | str) -> tuple[NDArray[np.int64],
         first = int(odd.argmax())
         raise SceneError(
             "series has unequal time steps", path=path,
-            got=f"{between[first] / DAY_S:g} days after {_text(times[first])}", expected=f"{usual / DAY_S:g} days",
+            got=f"{between[first] / DAY_S:g} days after {time_text(times[first])}", expected=f"{usual / DAY_S:g} days",
             fix="aggregate it to equal steps",
         )  # fmt: skip
     number = np.concatenate([[0], np.cumsum(count)]).astype(np.int64)
@@ -128,5 +128,6 @@ def _year_later(time: datetime, *, monthly: bool) -> datetime:
     return time.replace(year=time.year + 1, month=1, day=1) + (time - time.replace(month=1, day=1))
 
 
-def _text(time: np.datetime64) -> str:
+def time_text(time: np.datetime64) -> str:
+    """A time in seconds, or a date where it is midnight."""
     return str(time).removesuffix("T00:00:00")

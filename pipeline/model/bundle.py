@@ -180,17 +180,17 @@ def to_bytes(bundle: ModelBundle) -> bytes:
         for number, member in enumerate(bundle.members)
         for name, value in member.state_dict().items()
     }
-    _refuse_not_finite(tensors)
+    refuse_not_finite(tensors)
     tensors |= {f"extra.{name}": value.detach().cpu().contiguous() for name, value in bundle.extra.items()}
     about = bundle.header()
     try:
-        header = json.dumps(about | {"sha256": _digest(about, tensors)}, sort_keys=True, allow_nan=False)
+        header = json.dumps(about | {"sha256": digest_of(about, tensors)}, sort_keys=True, allow_nan=False)
     except (TypeError, ValueError) as err:
         raise ModelError("provenance of the model is not JSON", got=err) from err
     return bytes(save(tensors, metadata={KEY: header}))
 
 
-def _digest(about: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> str:
+def digest_of(about: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> str:
     """SHA-256 of the header and of each tensor's name, type, shape and bytes, 64 hexadecimal digits."""
     import torch
 
@@ -201,11 +201,21 @@ def _digest(about: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> st
     return digest.hexdigest()
 
 
-def _refuse_changed() -> NoReturn:
+def refuse_changed() -> NoReturn:
+    """Refuse a file whose digest is not that of its content.
+
+    Raises:
+        ModelError: always.
+    """
     raise ModelError("the file has changed since it was written", fix="copy it again from where it was made")
 
 
-def _refuse_not_finite(tensors: Mapping[str, torch.Tensor]) -> None:
+def refuse_not_finite(tensors: Mapping[str, torch.Tensor]) -> None:
+    """Refuse weights that are no numbers.
+
+    Raises:
+        ModelError: NaN or infinity in one of them.
+    """
     bad = [name for name, value in tensors.items() if value.is_floating_point() and not bool(value.isfinite().all())]
     if bad:
         raise ModelError(
@@ -239,9 +249,9 @@ def load_bundle(path: str | Path) -> ModelBundle:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dictionary
         written = about.pop("sha256", None)
-        if about["format"] > 1 and written != _digest(about, tensors):  # format 1 had none
-            _refuse_changed()
-        _refuse_not_finite({name: value for name, value in tensors.items() if name.startswith("member")})
+        if about["format"] > 1 and written != digest_of(about, tensors):  # format 1 had none
+            refuse_changed()
+        refuse_not_finite({name: value for name, value in tensors.items() if name.startswith("member")})
         return _from_parts(about, tensors)
     except SafetensorError as err:
         raise ModelError("weights of the model cannot be read", path=path, got=err) from err

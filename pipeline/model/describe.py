@@ -17,6 +17,8 @@ from pipeline.errors import InputError, ModelError
 # Format 2 has a digest of header and tensors in the header.
 FORMAT = 2
 KEY = "landcover"
+# The model of a forecast: its network has no bands and no classes. Written by pipeline.forecast.model_file.
+FORECAST_FORMAT, FORECAST_KEY = 1, "landcover_forecast"
 _LENGTH_BYTES = 8
 # The limit of the safetensors library itself; a longer header is a text file whose first bytes look like a number.
 _MAX_HEADER_BYTES = 100_000_000
@@ -26,10 +28,15 @@ def read_header(path: str | Path) -> dict[str, Any]:
     """What a model file says about itself: the JSON that ``save_bundle`` wrote.
 
     Raises:
-        ModelError: no such file; not one of ours; cut in half; written by a newer version.
+        ModelError: no such file; not one of ours; a model of a forecast; cut in half; written by a newer version.
     """
     header, size = _safetensors_header(Path(path))
     metadata = header.pop("__metadata__", {})
+    if isinstance(metadata, dict) and FORECAST_KEY in metadata and KEY not in metadata:
+        raise ModelError(
+            "the model of a forecast, which maps no scene", path=path,
+            fix=f"forecast with it: landcover predict --model {path} --scene SERIES -o next",
+        )  # fmt: skip
     if not isinstance(metadata, dict) or KEY not in metadata:
         raise ModelError(
             "not a landcover model: the file has no landcover header",
@@ -37,15 +44,43 @@ def read_header(path: str | Path) -> dict[str, Any]:
             fix="give the model.safetensors of a run; pretrained weights go into the setting 'weights'",
         )
     _refuse_cut(path, header, size)
+    return _versioned(metadata[KEY], path, newest=FORMAT)
+
+
+def is_forecast_model(path: str | Path) -> bool:
+    """Whether a file is the model of a forecast; False for what cannot be read, which whoever reads it says."""
     try:
-        about: dict[str, Any] = parse_json(metadata[KEY])
+        metadata = _safetensors_header(Path(path))[0].get("__metadata__")
+    except ModelError:
+        return False
+    return isinstance(metadata, dict) and FORECAST_KEY in metadata
+
+
+def read_forecast_header(path: str | Path) -> dict[str, Any]:
+    """What the model of a forecast says about itself.
+
+    Raises:
+        ModelError: no such file; not the model of a forecast; cut in half; written by a newer version.
+    """
+    header, size = _safetensors_header(Path(path))
+    metadata = header.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or FORECAST_KEY not in metadata:
+        raise ModelError("not the model of a forecast", path=path, fix="give the model.safetensors of a forecast")
+    _refuse_cut(path, header, size)
+    return _versioned(metadata[FORECAST_KEY], path, newest=FORECAST_FORMAT)
+
+
+def _versioned(text: str, path: str | Path, *, newest: int) -> dict[str, Any]:
+    """The JSON of a header whose version this program knows."""
+    try:
+        about: dict[str, Any] = parse_json(text)
         version = int(about["format"])
     except (InputError, ValueError, TypeError, KeyError) as err:
         raise ModelError("the header of the model cannot be read", path=path, got=repr(err)) from err
-    if not 1 <= version <= FORMAT:
+    if not 1 <= version <= newest:
         raise ModelError(
-            "model written by a newer version" if version > FORMAT else "the header of the model cannot be read",
-            path=path, got=f"format {version}", expected=f"1 to {FORMAT}", fix="update landcover-pipeline",
+            "model written by a newer version" if version > newest else "the header of the model cannot be read",
+            path=path, got=f"format {version}", expected=f"1 to {newest}", fix="update landcover-pipeline",
         )  # fmt: skip
     return about
 

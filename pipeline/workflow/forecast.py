@@ -1,55 +1,43 @@
-"""``landcover forecast``: the next steps of a series of rasters, tested on its last steps, a GeoTIFF each."""
+"""``landcover forecast`` and ``predict`` with its model: the next steps of a series of rasters, a GeoTIFF each."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import rasterio
-import rasterio.shutil
-import yaml
 from numpy.typing import NDArray
-from rasterio._err import CPLE_BaseError
-from rasterio.errors import RasterioError
-from rasterio.io import MemoryFile
 
 from pipeline import __version__
 from pipeline.documents import read_yaml
-from pipeline.errors import ConfigError, OutputError, SceneError
-from pipeline.files import check_target, prepare_folder, whole_file, write_json, write_text
+from pipeline.errors import ConfigError, InputError, SceneError, counted
 from pipeline.forecast.frames import Past, all_rows, look_back
+from pipeline.forecast.layers import Layers, Scaling, read_known, read_layers
+from pipeline.forecast.model_file import (
+    ForecastModel,
+    as_learned,
+    check_beside,
+    check_frames,
+    load_forecast_model,
+    save_forecast_model,
+)  # fmt: skip
 from pipeline.forecast.network import Trained, train_forecast
-from pipeline.forecast.rolling import NETWORK, Horizon, evaluate
-from pipeline.forecast.series import Series, read_known, read_layers, read_series
-from pipeline.forecast.settings import FACTS, ForecastSettings
+from pipeline.forecast.rolling import evaluate
+from pipeline.forecast.series import Cells, Series, read_series
+from pipeline.forecast.settings import ForecastSettings
 from pipeline.forecast.times import find_seasons, times_after
-from pipeline.legend import VIRIDIS
-from pipeline.maps.legends import sidecar_paths
-from pipeline.maps.project import RasterLayer, write_project
-from pipeline.maps.style import qml, ramp_pipe
-from pipeline.quantity import Quantity
-from pipeline.report.data import ForecastView, ReportData
-from pipeline.report.page import write_report
-from pipeline.report.style import save
-from pipeline.report.target_figures import forecast_figure
-from pipeline.runs import environment
-from pipeline.settings import checked, section_of
+from pipeline.settings import INSIDE_FILE, checked, section_of
+from pipeline.workflow.forecast_files import Forecast, horizon_facts, iso, plan_files, write_forecast
 from pipeline.workflow.outcome import Outcome, Progress, Table
 
 if TYPE_CHECKING:
     from pipeline.forecast.times import Times
 
-
-FIGURE, REPORT = "forecast", "report.html"
-QUANTILES = ("lower", "median", "upper")
-_TEST_FRAC = 0.1
-_FEWEST_LEARNED = 16
-# Of the horizons in the terminal; all are in the file.
-_SHOWN = 12
+_QUANTILES, _TEST_FRAC, _FEWEST_LEARNED = 3, 0.1, 16
+# Of the settings, what belongs to a series and not to the network.
+_OF_SERIES = frozenset({"series", "known", "layers"})
 
 
 def forecast_settings(given: Sequence[Path], *, changes: Sequence[str]) -> ForecastSettings:
@@ -78,16 +66,17 @@ def check_series(settings: ForecastSettings) -> Outcome:
     series = read_series(settings.series)
     start, seasons = _tested(series, settings)
     rows = (
-        ("steps", f"{len(series.times)}, {_iso(series.times[0])} to {_iso(series.times[-1])}"),
+        ("steps", f"{len(series.times)}, {iso(series.times[0])} to {iso(series.times[-1])}"),
         ("cells", f"{len(series.row)} of {series.grid.height} x {series.grid.width}"),
         ("channels", ", ".join(series.channels)),
         ("known", f"{np.isfinite(series.values).mean():.1%} of the values"),
         ("cycles in steps", ", ".join(map(str, seasons)) or "none seen: name them in seasons"),
-        ("tested on", f"the last {len(series.times) - start} steps, from {_iso(series.times[start])}"),
+        ("tested on", f"the last {len(series.times) - start} steps, from {iso(series.times[start])}"),
     )
     return Outcome(
         summary=f"{series.name}: no error found; {settings.ahead} steps ahead of {len(series.times)}",
-        tables=(Table("series", ("", ""), rows),), data={"steps": len(series.times), "seasons": list(seasons)},
+        tables=(Table("series", ("", ""), rows),),
+        data={"steps": len(series.times), "seasons": list(seasons), "tested": len(series.times) - start},
     )  # fmt: skip
 
 
@@ -106,17 +95,18 @@ def _tested(series: Series, settings: ForecastSettings) -> tuple[int, tuple[int,
             "series has too few steps before those of the test", path=settings.series[0], got=start,
             expected=f"{least} or more: a cycle and the steps ahead", fix="set test_steps, seasons or ahead lower",
         )  # fmt: skip
-    every = np.concatenate([series.times, times_after(series.times, settings.ahead, seasons=seasons)])
-    _beside(series, settings, every)
+    _beside(series, settings, times_after(series.times, settings.ahead, seasons=seasons))
     return start, tuple(seasons)
 
 
-def _beside(
-    series: Series, settings: ForecastSettings, times: Times
-) -> tuple[NDArray[np.float32] | None, NDArray[np.float32] | None]:
-    """What is known at all times, and of all cells, beside the series."""
-    known = read_known(settings.known, times) if settings.known else None
-    return known, read_layers(settings.layers, series) if settings.layers else None
+def _beside(series: Series, settings: ForecastSettings, times: Times) -> dict[str, tuple[Layers, str]]:
+    """Layers beside a series and the steps to come at ``times``, with their files: known of steps, layers of cells."""
+    found = {}
+    if settings.known:
+        found["known"] = read_known(settings.known, np.concatenate([series.times, times])), settings.known
+    if settings.layers:
+        found["layers"] = read_layers(settings.layers, series), ", ".join(settings.layers)
+    return found
 
 
 def forecast_series(settings: ForecastSettings, *, output: Path, overwrite: bool, progress: Progress) -> Outcome:
@@ -130,143 +120,121 @@ def forecast_series(settings: ForecastSettings, *, output: Path, overwrite: bool
     start, seasons = _tested(series, settings)
     steps = len(series.times)
     times = times_after(series.times, settings.ahead, seasons=seasons)
-    # Dates in the names, with hours and minutes where the steps of the series have them.
-    daily = (series.times.astype("datetime64[D]") == series.times).all()
-    stamps = [str(time.astype(f"datetime64[{'D' if daily else 'm'}]")).replace(":", "") for time in times]
-    targets = [output / f"{series.name}_{stamp}.tif" for stamp in stamps]
-    if any(output.exists() and Path(source).is_dir() and output.samefile(source) for source in settings.series):
-        raise OutputError("forecasts would become steps of the series", path=output, fix="choose another folder")
-    prepare_folder(output)
-    project = output / f"{series.name}.qgz"
-    for path in [
-        *targets,
-        project,
-        output / FACTS,
-        output / REPORT,
-        *(output / f"{FIGURE}.{kind}" for kind in ("png", "svg")),
-    ]:
-        check_target(path, overwrite=overwrite)
-    learned = partial(_trained, series, settings, times=times, seasons=seasons, progress=progress)
-    horizons = evaluate(*learned(until=start), start=start, progress=progress)
-    quantiles = _ahead(*learned(until=steps), steps=steps, ahead=settings.ahead)
-    facts = _facts(series, settings, start=start, seasons=seasons, horizons=horizons)
-    for path, time, layers in zip(targets, times, quantiles, strict=True):
-        _write_step(path, series, layers, tags={"TIME": _iso(time), "FORECAST": facts["made"]}, overwrite=overwrite)
-    _write_styles(project, targets, series, quantiles, overwrite=overwrite)
-    draw = partial(forecast_figure, series, horizons=horizons, times=times, quantiles=quantiles)
-    figures, _ = save(draw, output / FIGURE)
-    write_json(output / FACTS, facts, what="the facts of the forecast")
-    summary, table = _summary(series, horizons, start=start), _table(horizons)
-    first = np.asarray(series.on_cells(quantiles[0])[[1, 0, 2], 0])
-    page = ReportData(
-        title=series.name, scheme=Quantity(series.name).scheme, lead=f"Forecast of {summary}",
-        forecast=ForecastView(draw, Quantity(series.channels[0]), ((targets[0].stem, first),), table.heads, table.rows),
-        settings=yaml.safe_dump(facts["settings"], sort_keys=False), environment=environment(),
+    targets = plan_files(series, times, output=output, sources=settings.series, trained=True, overwrite=overwrite)
+    layers = _beside(series, settings, times)
+    beside = {name: found.scaling() for name, (found, _) in layers.items()}
+    past = _look(series, seasons, layers=layers, beside=beside, until=start)
+    judged = train_forecast(past, until=start, settings=settings, progress=progress)
+    horizons = evaluate(past, judged, start=start, progress=progress)
+    past = _look(series, seasons, layers=layers, beside=beside, until=steps)
+    trained = train_forecast(past, until=steps, settings=settings, progress=progress)
+    facts = _facts(series, settings, seasons) | {
+        "made": f"landcover {__version__}, from {steps} steps up to {iso(series.times[-1])}",
+        "tested": {"first": iso(series.times[start]), "last": iso(series.times[-1])},
+        "horizons": horizon_facts(horizons),
+    }
+    model = ForecastModel(
+        trained, series.name, series.channels, seasons, Cells(series.grid, series.row, series.col), series.times[0],
+        series.times[-1], steps, past.scales, beside, (facts["tested"]["first"], facts["tested"]["last"]), horizons,
     )  # fmt: skip
-    return Outcome(
-        summary=summary,
-        written=(project, *targets, *write_report(output / REPORT, page)[:1], *figures, output / FACTS),
-        hint=f"each file has bands of median, lower and upper bound (90 %) and its TIME in its tags; open {project} in "
-        f"QGIS, or landcover view {output}",
-        tables=(table,),
-        data=facts,
+    made = Forecast(series, times, _ahead(past, trained), horizons, f"the last {counted(steps - start, 'step')}", facts)
+    outcome = write_forecast(made, targets, overwrite=overwrite)
+    saved = save_forecast_model(targets.model, model)
+    later = f"once there are newer steps: landcover predict --model {saved} --scene SERIES -o next"
+    return replace(outcome, written=(*outcome.written, saved), hint=f"{outcome.hint}\n{later}")
+
+
+def predict_series(
+    path: Path, series: Sequence[str], *, output: Path | None, changes: Sequence[str], overwrite: bool,
+    progress: Progress,
+) -> Outcome:  # fmt: skip
+    """Forecast the next steps of a series that has grown, with the network of an earlier forecast.
+
+    Where the series has steps that the network has not learned, it is tested on these, which it never saw. ``changes``
+    name layers beside the series that lie elsewhere now: ``forecast.known=later.csv``.
+
+    Raises:
+        ConfigError: no series, no folder, or settings that a trained network has no choice of.
+        ModelError: not the model of a forecast.
+        SceneError: a series that is not the one that was learned.
+        OutputError: a file exists, or cannot be written.
+    """
+    if not series or output is None:
+        raise ConfigError("what to forecast", path=path, expected="--scene with the series that has grown, and -o")
+    model = load_forecast_model(path)
+    settings = _with_series(model, series, changes)
+    grown = as_learned(model, read_series(settings.series, cells=model.cells), paths=settings.series)
+    steps, start = len(grown.times), model.steps
+    times = times_after(grown.times, settings.ahead, seasons=model.seasons)
+    targets = plan_files(
+        grown, times, output=output, sources=(*settings.series, str(path)), trained=False, overwrite=overwrite
     )
-
-
-def _trained(
-    series: Series, settings: ForecastSettings, *, times: Times, until: int, seasons: Sequence[int], progress: Progress
-) -> tuple[Past, Trained]:
-    """What is known before a step, and a network that has learned from it."""
-    known, fixed = _beside(series, settings, np.concatenate([series.times, times]))
-    past = look_back(
-        series.values, seasons=seasons, neighbours=series.neighbours(), until=until, known=known, fixed=fixed
-    )
-    return past, train_forecast(past, until=until, settings=settings, progress=progress)
-
-
-def _ahead(past: Past, trained: Trained, *, steps: int, ahead: int) -> NDArray[np.float32]:
-    """Quantiles of the steps to come, float32 [step, quantile, channel, cell], by a network of the whole series."""
-    _, channels, cells = past.values.shape
-    rows = (all_rows([steps - 1], number, channels=channels, cells=cells) for number in range(1, ahead + 1))
-    return np.stack([trained.predict(past, row).T.reshape(len(QUANTILES), channels, cells) for row in rows])
-
-
-def _write_step(
-    path: Path, series: Series, quantiles: NDArray[np.float32], *, tags: dict[str, Any], overwrite: bool
-) -> None:
-    """Write a COG of float32 with three bands per channel, nodata NaN; ``quantiles`` is [quantile, channel, cell]."""
-    laid = series.on_cells(quantiles)
-    names = [(1, ""), (0, " lower"), (2, " upper")]
-    bands = [(f"{channel}{ending}", laid[q, c]) for c, channel in enumerate(series.channels) for q, ending in names]
-    profile = {
-        "driver": "GTiff", "dtype": "float32", "nodata": np.nan, "crs": series.grid.crs, "count": len(bands),
-        "transform": series.grid.transform, "height": series.grid.height, "width": series.grid.width,
+    layers = _beside(grown, settings, times)
+    past = _look(grown, model.seasons, layers=layers, beside=model.beside, until=start, like=model)
+    check_frames(model, past)
+    horizons, tested = model.horizons, {"first": model.tested[0], "last": model.tested[1]}
+    over = f"{tested['first']} to {tested['last']}, before it learned these steps too,"
+    if np.isfinite(grown.values[start:]).any():
+        horizons = evaluate(past, model.trained, start=start, progress=progress)
+        tested = {"first": iso(grown.times[start]), "last": iso(grown.times[-1])}
+        over = f"{counted(steps - start, 'step')} that it has not seen,"
+    last = iso(model.last)
+    facts = _facts(grown, settings, model.seasons) | {
+        "made": f"landcover {__version__}, from {steps} steps up to {iso(grown.times[-1])} by a network of those up "
+        f"to {last}",
+        "model": str(path), "learned": {"first": iso(model.first), "last": last, "steps": start},
+        "tested": tested, "horizons": horizon_facts(horizons),
     }  # fmt: skip
-    failures = (RasterioError, CPLE_BaseError)
-    with whole_file(path, what="the forecast", failures=failures, overwrite=overwrite) as part, MemoryFile() as memory:
-        with memory.open(**profile) as target:
-            for number, (name, values) in enumerate(bands, 1):
-                target.write(values, number)
-                target.set_band_description(number, name)
-                target.update_tags(number, TIME=tags["TIME"])
-            target.update_tags(TIFFTAG_SOFTWARE=f"landcover {__version__}", **tags)
-        rasterio.shutil.copy(memory.name, part, driver="COG", compress="DEFLATE", predictor="YES")
+    made = Forecast(grown, times, _ahead(past, model.trained), horizons, over, facts)
+    return write_forecast(made, targets, overwrite=overwrite)
 
 
-def _write_styles(
-    project: Path, targets: Sequence[Path], series: Series, quantiles: NDArray[np.float32], *, overwrite: bool
-) -> None:
-    """A style beside each step, and a project of all of them; one ramp per channel, so that steps can be compared."""
-    layers = []
-    for number, channel in enumerate(series.channels):
-        low, high = np.nanpercentile(quantiles[:, QUANTILES.index("median"), number], [2, 98])
-        pipe = ramp_pipe(3 * number + 1, VIRIDIS, minimum=low, maximum=high if high > low else low + 1, unit="")
-        layers += [RasterLayer(path.stem.replace(series.name, channel), path, series.grid, pipe) for path in targets]
-        if number == 0:
-            for path in targets:
-                write_text(sidecar_paths(path)[1], qml(pipe))
-    scheme, title = Quantity(series.name).scheme, f"Forecast of {series.name}"
-    write_project(project, (), scheme=scheme, steps=layers, title=title, overwrite=overwrite)
+def _with_series(model: ForecastModel, series: Sequence[str], changes: Sequence[str]) -> ForecastSettings:
+    """The settings that a network was trained with, of another series and the layers beside it.
+
+    Raises:
+        ConfigError: other keys are set, or layers that the network has not learned from.
+        InputError: a layer is not there.
+    """
+    given = section_of("forecast", ForecastSettings, changes, {"series": tuple(series)})
+    if fixed := sorted(given.model_fields_set - _OF_SERIES):
+        names = ", ".join(f"forecast.{name}" for name in fixed)
+        raise ConfigError(f"{names} of a trained network", fix="leave it out, or train another: landcover forecast")
+    settings = model.trained.settings.model_copy(update=given.model_dump(exclude_unset=True))
+    check_beside(model, settings)
+    beside = [("known", "FILE", settings.known)] if settings.known else []
+    for name, value, file in [*beside, *(("layers", "[FILE, ...]", layer) for layer in settings.layers)]:
+        elsewhere = file.startswith(("/vsi", "http://", "https://")) or INSIDE_FILE.fullmatch(file)
+        if not elsewhere and not Path(file).exists():
+            fix = f"say where it is: --set forecast.{name}={value}"
+            raise InputError("a layer that the network learned from is missing", path=file, fix=fix)
+    return settings
 
 
-def _facts(
-    series: Series, settings: ForecastSettings, *, start: int, seasons: Sequence[int], horizons: Sequence[Horizon]
-) -> dict[str, Any]:
+def _look(
+    series: Series, seasons: Sequence[int], *, layers: dict[str, tuple[Layers, str]], beside: dict[str, Scaling],
+    until: int, like: ForecastModel | None = None,
+) -> Past:  # fmt: skip
+    """What is known of a series and the layers beside it, in the scales of the steps before ``until`` or a model's."""
+    given = {name: beside[name].of(found, path=path) for name, (found, path) in layers.items()}
+    fixed = given["layers"].T if "layers" in given else None
+    return look_back(
+        series.values, seasons=seasons, neighbours=series.neighbours(), until=until, known=given.get("known"),
+        fixed=fixed, scales=None if like is None else like.scales,
+    )  # fmt: skip
+
+
+def _ahead(past: Past, trained: Trained) -> NDArray[np.float32]:
+    """Quantiles of the steps to come, float32 [step, quantile, channel, cell]."""
+    steps, channels, cells = past.values.shape
+    horizons = range(1, trained.settings.ahead + 1)
+    rows = (all_rows([steps - 1], number, channels=channels, cells=cells) for number in horizons)
+    return np.stack([trained.predict(past, row).T.reshape(_QUANTILES, channels, cells) for row in rows])
+
+
+def _facts(series: Series, settings: ForecastSettings, seasons: Sequence[int]) -> dict[str, Any]:
+    """What a forecast was made from."""
     return {
-        "made": f"landcover {__version__}, from {len(series.times)} steps up to {_iso(series.times[-1])}",
-        "settings": settings.model_dump(mode="json"),
-        "channels": series.channels, "cells": len(series.row), "steps": len(series.times), "seasons": seasons,
-        "tested": {"first": _iso(series.times[start]), "last": _iso(series.times[-1])},
-        "horizons": [asdict(horizon) | {"best": horizon.best, "skill": horizon.skill} for horizon in horizons],
+        "settings": settings.model_dump(mode="json"), "channels": series.channels, "cells": len(series.row),
+        "steps": len(series.times), "seasons": seasons,
     }  # fmt: skip
-
-
-def _summary(series: Series, horizons: Sequence[Horizon], *, start: int) -> str:
-    least, most = (f"{100 * pick(h.skill for h in horizons):.0f} %" for pick in (min, max))
-    behind = [h for h in horizons if h.skill <= 0]
-    what = (
-        f"{least} to {most} below that of the best baseline" if not behind
-        else f"not below that of the best baseline at {len(behind)} of {len(horizons)} horizons: prefer the baseline"
-    )  # fmt: skip
-    tested = len(series.times) - start
-    return f"{series.name}: {len(horizons)} steps ahead; mean absolute error over the last {tested} steps {what}"
-
-
-def _table(horizons: Sequence[Horizon]) -> Table:
-    names = list(horizons[0].mae)
-    picked = horizons if len(horizons) <= _SHOWN else horizons[:: -(-len(horizons) // _SHOWN)]
-    rows = tuple(
-        (
-            str(h.ahead),
-            *(f"{h.mae[name]:.4g}" for name in names),
-            f"{100 * h.skill:+.0f} %",
-            f"{100 * h.coverage:.0f} %",
-        )
-        for h in picked
-    )
-    heads = ("ahead", NETWORK, *names[1:], "skill", "in interval")
-    return Table("mean absolute error; skill against the best baseline; share inside the 90 % interval", heads, rows)
-
-
-def _iso(time: np.datetime64) -> str:
-    return str(time.astype("datetime64[m]")).removesuffix("T00:00")

@@ -164,7 +164,7 @@ def _write_class_config(given: _Given, *, complete: str | None, objects: tuple[s
     data["classes"] = [item | ({"objects": True} if item["code"] in marked else {}) for item in scheme.to_json()]
     data["map"]["probabilities"] = Config.model_fields["map"].get_default(call_default_factory=True).probabilities
     if complete:
-        data["labels"]["complete"] = complete == WHOLE_SCENE or _relative(complete, output.parent)
+        data["labels"]["complete"] = complete == WHOLE_SCENE or seen_from(complete, output.parent)
     if window_px:
         data["labels"]["point_window_px"] = window_px
     note = "Paths are relative to this file. Every key is described in docs/config.md."
@@ -355,10 +355,10 @@ def _settings(
     bands, folder = list(default_bands(given.scenes)[0]), given.output.parent
     name = "landcover" if given.output.stem == "config" else given.output.stem
     items = [
-        {"path": _relative(path, folder), "id": scene.id} | ({} if number else _WHERE_TAGS_ARE_MISSING) | stated
+        {"path": seen_from(path, folder), "id": scene.id} | ({} if number else _WHERE_TAGS_ARE_MISSING) | stated
         for number, (path, scene, stated) in enumerate(zip(given.paths, given.scenes, given.stated, strict=True))
     ]
-    labels = {"path": _relative(str(given.labels), folder)}
+    labels = {"path": seen_from(str(given.labels), folder)}
     optional = {"field": given.field, "layer": given.layer, "encoding": given.encoding}
     return {
         "version": SCHEMA_VERSION,
@@ -378,7 +378,7 @@ def _settings(
     }
 
 
-def _relative(path: str, folder: Path) -> str:
+def seen_from(path: str, folder: Path) -> str:
     """A path as seen from the configuration's folder; URLs and GDAL's virtual paths as they are."""
     if path.startswith(("/vsi", "http://", "https://")) or INSIDE_FILE.fullmatch(path):
         return path

@@ -10,7 +10,7 @@ from pipeline.documents import read_json
 from pipeline.errors import ConfigError, ModelError, OutputError, counted
 from pipeline.files import check_target, hash_file
 from pipeline.inference.sources import STORED
-from pipeline.model.describe import describe, describe_text
+from pipeline.model.describe import describe, describe_text, is_forecast_model, read_forecast_header
 from pipeline.model.pretrained import SEARCH_ORDER, find_encoders
 from pipeline.model.records import WeightRecord, fetch_weights, find_record, weight_records
 from pipeline.model.spec import ENCODERS
@@ -35,8 +35,27 @@ def show_model(path: Path) -> Outcome:
     Raises:
         ModelError: not one of ours, cut in half, or of a newer version.
     """
+    if is_forecast_model(path):
+        return _show_forecast(path)
     about, judged = describe_text(path), _judged(path)
     return Outcome(summary="\n".join([about, *judged]), data={"model": describe(path), "judged": judged})
+
+
+def _show_forecast(path: Path) -> Outcome:
+    """What the model of a forecast says of itself."""
+    about = read_forecast_header(path)
+    steps, tested = about["steps"], about["tested"]
+    lines = [
+        f"model        {path.name} ({path.stat().st_size / 1e6:.1f} MB) of a forecast of {about['name']}",
+        f"channels     {', '.join(about['channels'])}, {counted(about['cells'], 'cell')}",
+        f"learned      {steps['count']:,} steps, {steps['first']} to {steps['last']}",
+        f"cycles       {', '.join(map(str, about['seasons'])) or 'none'} (steps)",
+        f"beside it    {', '.join(name for names in about['beside'].values() for name in names) or 'nothing'}",
+        *(f"{item['ahead']:>4} ahead   mean absolute error {item['mae']['network']:.4g}, {tested['first']} to "
+          f"{tested['last']}" for item in tested["horizons"]),
+    ]  # fmt: skip
+    hint = f"next: landcover predict --model {path} --scene SERIES -o next"
+    return Outcome(summary="\n".join(lines), data={"model": about}, hint=hint)
 
 
 def _judged(path: Path) -> list[str]:

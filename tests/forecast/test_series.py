@@ -9,7 +9,8 @@ import pytest
 import rasterio
 
 from pipeline.errors import ConfigError, InputError, SceneError, SceneWarning
-from pipeline.forecast.series import read_known, read_layers, read_series
+from pipeline.forecast.layers import read_known, read_layers
+from pipeline.forecast.series import read_series
 from tests.fakes.rasters import TRANSFORM, write_raster
 from tests.forecast.conftest import planted_values
 
@@ -126,7 +127,9 @@ def test_daily_rows_hold_for_the_hours_of_their_day(tmp_path):
     path = tmp_path / "known.csv"
     path.write_text("time,holiday\n2020-01-01,1\n2020-01-02,0\n2020-01-03,0\n2020-01-04,1\n")
     hours = np.arange("2020-01-01T00", "2020-01-05T00", dtype="datetime64[h]").astype("datetime64[s]")
-    assert np.allclose(read_known(str(path), hours)[:, 0], np.repeat([1, -1, -1, 1], 24))
+    known = read_known(str(path), hours)
+    assert known.names == ("holiday",)
+    assert np.allclose(known.scaling().of(known, path="")[:, 0], np.repeat([1, -1, -1, 1], 24))
 
 
 @pytest.mark.parametrize(
@@ -147,7 +150,7 @@ def test_layers_are_read_at_the_cells(tmp_path):
     series = read_series([one_file(tmp_path / "a.tif")])
     height = np.arange(12, dtype=np.float32).reshape(3, 4)
     layer = read_layers([str(write_raster(tmp_path / "height.tif", height))], series)
-    assert np.allclose(layer[0], (height.ravel() - 5.5) / height.std())
+    assert np.allclose(layer.scaling().of(layer, path="")[:, 0], (height.ravel() - 5.5) / height.std())
 
 
 def test_values_that_stand_for_nodata_untold_are_refused(tmp_path):
@@ -182,4 +185,4 @@ def test_columns_too_many_are_refused(tmp_path):
 def test_times_with_a_zone_are_utc(tmp_path):
     (tmp_path / "known.csv").write_text("time,rain\n2020-01-01T00:00Z,1\n2020-01-01T12:00Z,3\n2020-01-02T00:00Z,1\n")
     times = np.array(["2020-01-01T00", "2020-01-01T12"], dtype="datetime64[s]")
-    assert np.allclose(read_known(str(tmp_path / "known.csv"), times)[:, 0], [-1, 1])
+    assert np.allclose(read_known(str(tmp_path / "known.csv"), times).table[:, 0], [1, 3])
