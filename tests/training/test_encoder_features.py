@@ -195,7 +195,7 @@ def test_there_is_a_probe_with_a_share_and_without(frozen, judged, experts):
         assert found.mixture.admission.share == 0  # noise has nothing to admit it for
 
 
-def test_columns_not_done_in_time_are_left_out_with_their_expert(frozen):
+def test_columns_not_done_in_time_are_left_out(frozen):
     found = learned(frozen, {}, deadline=Deadline(0.0), judged=True)
     assert found.table.encoder == 0
     assert found.table.features.shape[1] == surroundings(chips()[0]).shape[1]
