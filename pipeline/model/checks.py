@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline.errors import ModelError, ModelWarning
+from pipeline.model.pretrained import SceneFacts
 from pipeline.raster import sample_windows
 from pipeline.scenes.derived import plain_scenes
 from pipeline.scenes.opening import LEVELS
@@ -166,6 +167,13 @@ def sample_values(source: Source) -> NDArray[np.float32]:
             raster = reader.read(window)
             parts.append(raster.values[:, raster.valid].T)
     return np.concatenate(parts)
+
+
+def scene_facts(source: Source) -> SceneFacts:
+    """What decides which encoders fit a scene, its values by :func:`sample_values`."""
+    pixels = sample_values(source)
+    statistics = (pixels.mean(axis=0).tolist(), pixels.std(axis=0).tolist()) if len(pixels) else None
+    return SceneFacts(source.band_names, source.sensor, source.level, source.units, statistics)
 
 
 def check_value_range(bundle: ModelBundle, pixels: NDArray[np.float32], *, path: str) -> None:

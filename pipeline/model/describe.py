@@ -161,6 +161,10 @@ def describe_text(path: str | Path) -> str:
         values = f"{scaling['mean'][i]:<11.4g} {scaling['std'][i]:<11.4g} {low:.4g} .. {high:.4g}"
         lines.append(f"  {band:<15} {about['units'][i]:<12} {values}")
     lines.append(f"temperature  {about['temperature']:g}")
+    if line := about["provenance"].get("context", {}).get("line"):
+        lines.append(f"encoder      {line}")
+    if cut := about["provenance"].get("cut_short"):
+        lines.append(f"cut short    {', '.join(cut)}: training.time_limit_s ended first")
     lines += [f"lifted       odds of {name} x {lift:g}" for name, lift in about["provenance"].get("lifted", {}).items()]
     return "\n".join(lines)
 
@@ -175,4 +179,6 @@ def _network_text(spec: dict[str, Any]) -> str:
     """What kind of network a member is."""
     if spec["head"] == "chip":
         return "chip network" if spec["encoder"] == "none" else f"chip network, {spec['encoder']}"
-    return "pixel network" if spec["encoder"] == "none" else f"U-Net, {spec['encoder']}"
+    if spec["encoder"] == "none":
+        return "pixel network"
+    return f"linear scores of {spec['encoder']}" if spec.get("columns") else f"U-Net, {spec['encoder']}"

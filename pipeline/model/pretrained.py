@@ -7,7 +7,9 @@ of a scene that it knows.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import warnings
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,7 +19,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from pipeline.errors import ModelError
+from pipeline.errors import ModelError, ModelWarning
 from pipeline.model import efficientnet
 from pipeline.model.encoder import Encoder, build_encoder
 from pipeline.model.records import OWN_NAME, WeightRecord, find_record, libraries_records, shipped_records
@@ -39,6 +41,9 @@ LEAST_BANDS = 3
 # Size of a scene's values (mean and deviation) over that of the weights, in the median band: lakes have a tenth of the
 # reflectance that models of clouds were trained on; bytes and counts are larger than reflectance by 100 and more.
 FAR = (1 / 20, 5.0)
+# Reflectance of a count of Sentinel-2. Source: ESA, Sentinel-2 Products Specification Document, QUANTIFICATION_VALUE.
+# Scenes that do not say their scaling have counts; values of another size are refused by their statistics.
+COUNTS = 1e-4
 _LEVELS = {"top-of-atmosphere": "TOA", "surface": "SR"}
 SEARCH_ORDER = (
     "a file or a name in training.context.weights",
@@ -150,42 +155,81 @@ class PretrainedEncoder:
         return [mean[i] for i in at], [std[i] for i in at]
 
 
-def find_encoders(
-    bands: Sequence[str],
-    *, sensor: str = "", level: str = "", units: Sequence[str] = (), weights: str = "auto",
-    statistics: tuple[Sequence[float], Sequence[float]] | None = None,
-) -> tuple[PretrainedEncoder, ...]:  # fmt: skip
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What a scene gets."""
+
+    encoders: tuple[PretrainedEncoder, ...]  # Side by side where there are several; none where none fits
+    factor: float = 1.0  # What the scene's values are multiplied with to be in the unit of the weights
+    why_not: str = ""  # Why not even the encoder that asks least fits, where none does
+
+    def describe(self) -> str:
+        """One line: what they are, what they were trained on, their bands and licence; "" where there are none."""
+        if not self.encoders:
+            return ""
+        first, *others = self.encoders
+        return first.describe(beside="".join(f" and {', '.join(other.bands)}" for other in others))
+
+
+@dataclass(frozen=True)
+class SceneFacts:
+    """What decides which encoders fit a scene."""
+
+    bands: tuple[str, ...]  # By common name, in order
+    sensor: str = ""  # A key of ``pipeline.bands.TABLES``, or ""
+    level: str = ""  # Of the product ("L1C", "L2A", "L2SP"), or ""
+    units: tuple[str, ...] = ()  # Of each band; () where they are not known
+    statistics: tuple[Sequence[float], Sequence[float]] | None = None  # Mean and deviation per band; None: not known
+
+    @property
+    def tries(self) -> tuple[SceneFacts, ...]:
+        """As they are, and counts of Sentinel-2 whose scaling is not known also as reflectance."""
+        if self.sensor != "sentinel-2" or set(self.units) != {"DN"}:
+            return (self,)
+        known = self.statistics
+        scaled = ([value * COUNTS for value in known[0]], [value * COUNTS for value in known[1]]) if known else None
+        # An encoder that was pretrained on such scenes has seen counts.
+        return self, replace(self, units=(REFLECTANCE,) * len(self.bands), statistics=scaled)
+
+    def why_not(self, record: WeightRecord) -> str:
+        """Why ``weights: auto`` does not take a record, "" where it may."""
+        whys = [_misfit(record, one) for one in self.tries]
+        text = f", taken as counts x {COUNTS:g}" if len(whys) > 1 else ""
+        return "" if "" in whys else f"{whys[-1]}{text}"
+
+
+def search_encoders(scene: SceneFacts, *, weights: str = "auto") -> Found:
     """The pretrained encoders for a scene; none where none fits.
 
     Args:
-        bands: The scene's bands by common name, in order.
-        sensor: A key of ``pipeline.bands.TABLES``, or "".
-        level: The product's level ("L1C", "L2A", "L2SP"), or ""; a scene with a band for cirrus is of level 1.
-        units: Unit of each band; () where it is not known.
+        scene: What is known of it; values far from the unit of weights are refused.
         weights: "auto": the first that fits in :data:`SEARCH_ORDER`, and the others of its package that fit;
             "none"; a record's name; or a weights file.
-        statistics: (mean, deviation) of the scene's values per band; values far from the weights' unit are refused.
 
     Raises:
         ModelError: weights named that do not exist, are not here, or do not fit the scene.
     """
     if weights == "none":
-        return ()
+        return Found(())
+    *others, last = scene.tries
     if weights != "auto":
-        return (_named(weights, tuple(bands), sensor=sensor, statistics=statistics),)
-    if not level and "cirrus" in bands:  # surface reflectance has none: it shows no surface
-        level = "L1C"
-    fitting: list[WeightRecord] = []
-    for record in _candidates(sensor):
-        if fitting and (record.file is None or record.source != fitting[0].source):
-            break
-        why = _misfit(record, bands, sensor=sensor, level=level, units=units)
-        why = why or _far(record, bands, sensor=sensor, statistics=statistics)
-        if why:
-            log.info("weights %s are not used: %s", record.name, why)
-        else:
-            fitting.append(record)
-    return tuple(_opened(record, tuple(bands), sensor=sensor) for record in fitting)
+        for one in others:
+            with contextlib.suppress(ModelError):
+                return Found((_named(weights, one),))
+        return Found((_named(weights, last),), COUNTS if others else 1.0)
+    for one in scene.tries:
+        fitting: list[WeightRecord] = []
+        for record in _candidates(one.sensor):
+            if fitting and (record.file is None or record.source != fitting[0].source):
+                break
+            if why := _misfit(record, one):
+                log.info("weights %s are not used: %s", record.name, why)
+            else:
+                fitting.append(record)
+        if fitting:
+            return Found(tuple(_opened(record, one) for record in fitting), 1.0 if one is scene else COUNTS)
+    own = next(record for record in shipped_records() if record.name == OWN_NAME)
+    return Found((), why_not=f"{OWN_NAME}: {scene.why_not(own)}")
 
 
 def _candidates(sensor: str) -> Iterator[WeightRecord]:
@@ -200,46 +244,52 @@ def _candidates(sensor: str) -> Iterator[WeightRecord]:
     yield own
 
 
-def _misfit(record: WeightRecord, bands: Sequence[str], *, sensor: str, level: str, units: Sequence[str]) -> str:
-    """Why a record does not fit a scene, "" where it does."""
-    if lacks := _lacks(record, bands, sensor):
-        return lacks
-    if record.name != OWN_NAME and sensor not in record.sensors:
-        return f"it is for {record.sensor}"
-    if record.name != OWN_NAME and _LEVELS.get(LEVELS.get(level, "")) not in record.level.split():
-        return f"it is for level {record.level or 'unknown'}, the scene is of level {level or 'unknown'}"
-    named = dict(zip(bands, units or ("",) * len(bands), strict=True))
-    other = [name for name in _taken(record, bands, sensor) if named[name] != REFLECTANCE]
-    return (
-        f"it takes reflectance, and {', '.join(other)} are in {named[other[0]] or 'an unknown unit'}" if other else ""
-    )
+def _misfit(record: WeightRecord, scene: SceneFacts) -> str:
+    """Why a record does not fit a scene as it is, "" where it does."""
+    if why := _lacks(record, scene) or _other_product(record, scene):
+        return why
+    named = dict(zip(scene.bands, scene.units or ("",) * len(scene.bands), strict=True))
+    other = [name for name in _taken(record, scene) if named[name] != REFLECTANCE]
+    if other:
+        return f"it takes reflectance, and {', '.join(other)} are in {named[other[0]] or 'an unknown unit'}"
+    return _far(record, scene)
 
 
-def _lacks(record: WeightRecord, bands: Sequence[str], sensor: str) -> str:
+def _other_product(record: WeightRecord, scene: SceneFacts) -> str:
+    """Why a record is for another sensor or level than a scene's, "" where it is not."""
+    if record.name == OWN_NAME:
+        return ""
+    if scene.sensor not in record.sensors:
+        return f"it is for {record.sensor or 'photographs'}"
+    # Surface reflectance has no band for cirrus: it shows no surface.
+    level = scene.level or ("L1C" if "cirrus" in scene.bands else "")
+    if _LEVELS.get(LEVELS.get(level, "")) in record.level.split():
+        return ""
+    return f"it is for level {record.level or 'unknown'}, the scene is of level {level or 'unknown'}"
+
+
+def _lacks(record: WeightRecord, scene: SceneFacts) -> str:
     """What a scene lacks of a record's bands, "" where it has enough: all of them, or three that ours knows."""
-    taken, wanted = _taken(record, bands, sensor), record.bands_on(sensor)
+    taken, wanted = _taken(record, scene), record.bands_on(scene.sensor, scene.bands)
     if record.name == OWN_NAME:
         return "" if len(taken) >= LEAST_BANDS else f"the scene has {len(taken)} of its bands, not {LEAST_BANDS}"
-    absent = [name for name in wanted if name not in bands]
+    absent = [name for name in wanted if name not in scene.bands]
     return f"the scene lacks {', '.join(absent)}" if absent else "" if wanted else "its bands are not known"
 
 
-def _taken(record: WeightRecord, bands: Sequence[str], sensor: str) -> tuple[str, ...]:
+def _taken(record: WeightRecord, scene: SceneFacts) -> tuple[str, ...]:
     """Bands of the scene that the record's encoder takes, in the record's order."""
-    return tuple(name for name in record.bands_on(sensor) if name in bands)
+    return tuple(name for name in record.bands_on(scene.sensor, scene.bands) if name in scene.bands)
 
 
-def _far(
-    record: WeightRecord, bands: Sequence[str],
-    *, sensor: str, statistics: tuple[Sequence[float], Sequence[float]] | None,
-) -> str:  # fmt: skip
+def _far(record: WeightRecord, scene: SceneFacts) -> str:
     """Why values are not in the unit of a record, "" where they are or nothing is known of them."""
-    if statistics is None or record.scaling is None:
+    if scene.statistics is None or record.scaling is None:
         return ""
-    means, stds = (dict(zip(bands, part, strict=True)) for part in statistics)
+    means, stds = (dict(zip(scene.bands, part, strict=True)) for part in scene.statistics)
     ratios = {
         name: (abs(means[name]) + stds[name]) / (abs(mean) + std)
-        for name, mean, std in zip(record.bands_on(sensor), *record.scaling, strict=True)
+        for name, mean, std in zip(record.bands_on(scene.sensor, scene.bands), *record.scaling, strict=True)
         if name in means
     }
     ratio = float(np.median(list(ratios.values())))
@@ -249,13 +299,11 @@ def _far(
     return f"values are {ratio:.3g} times those it was trained on (mean of {name} {means[name]:.4g})"
 
 
-def _named(
-    weights: str, bands: tuple[str, ...], *, sensor: str, statistics: tuple[Sequence[float], Sequence[float]] | None
-) -> PretrainedEncoder:
-    """The encoder of a file or a record that was asked for; its level is the user's choice.
+def _named(weights: str, scene: SceneFacts) -> PretrainedEncoder:
+    """The encoder of a file or a record that was asked for; ModelWarning where it is for another sensor or level.
 
     Raises:
-        ModelError: see :func:`find_encoders`.
+        ModelError: see :func:`search_encoders`.
     """
     path, loaded = Path(weights), None
     if path.is_file() or path.suffix.lower() in FILE_SUFFIXES:
@@ -263,35 +311,38 @@ def _named(
         record = WeightRecord(str(path), loaded.architecture, loaded.bands, "", loaded.scaling, f"file {path.name}")
     else:
         record = find_record(weights, architecture="resnet18")
-    why = _lacks(record, bands, sensor) or _far(record, bands, sensor=sensor, statistics=statistics)
-    if why:
+    wanted, lacks, far = record.bands_on(scene.sensor, scene.bands), _lacks(record, scene), _far(record, scene)
+    if lacks or far:
+        unit = "set scale and offset of the scene, or "
+        named = "name them in inputs.bands where the scene's files have them, or " if wanted else ""
         raise ModelError(
-            f"weights {record.name} do not fit the scene: {why}",
-            got=", ".join(bands),
-            expected=", ".join(record.bands_on(sensor)) or "a file that names its bands",
-            fix="choose others (landcover weights list), or weights: auto; set scale and offset of the scene",
+            f"weights {record.name} do not fit the scene: {lacks or far}",
+            got=", ".join(scene.bands),
+            expected=", ".join(wanted) or "a file that names its bands",
+            fix=f"{named if lacks else unit}choose others (landcover weights list), or weights: auto",
         )
-    if record.scaling is None and statistics is not None:
+    # Of a file, and of a scene without sensor or level, nothing is known that could be other.
+    known = record.sensor and scene.sensor and (scene.level or scene.sensor not in record.sensors)
+    if known and (other := _other_product(record, scene)):
+        warnings.warn(f"weights {record.name} are used as they are named: {other}", ModelWarning, stacklevel=3)
+    if record.scaling is None and scene.statistics is not None:
         # Weights that do not say what their values were meet standardised bands.
-        at = [bands.index(name) for name in record.bands_on(sensor)]
-        scaling = (tuple(float(statistics[0][i]) for i in at), tuple(float(statistics[1][i]) for i in at))
-        loaded = replace(loaded or record_weights(record), scaling=scaling)
-    return _opened(record, bands, sensor=sensor, loaded=loaded)
+        at = [scene.bands.index(name) for name in wanted]
+        mean, std = (tuple(float(part[i]) for i in at) for part in scene.statistics)
+        loaded = replace(loaded or record_weights(record), scaling=(mean, std))
+    return _opened(record, scene, loaded=loaded)
 
 
-def _opened(
-    record: WeightRecord, bands: tuple[str, ...], *, sensor: str, loaded: EncoderWeights | None = None
-) -> PretrainedEncoder:
+def _opened(record: WeightRecord, scene: SceneFacts, *, loaded: EncoderWeights | None = None) -> PretrainedEncoder:
     loaded = loaded or record_weights(record)
-    loaded = replace(loaded, bands=record.bands_on(sensor))
-    taken = _taken(record, bands, sensor)
+    loaded, taken = replace(loaded, bands=record.bands_on(scene.sensor, scene.bands)), _taken(record, scene)
     if record.architecture == efficientnet.NAME:
         stages = efficientnet.efficientnet_stages(len(taken), depth=_DEPTH, gated=True)
         widths = [width for _, _, width, _ in efficientnet.STAGES[:_DEPTH]]
         network = Encoder(stages, channels=widths, strides=list(STRIDES))
-        return PretrainedEncoder(record, loaded, bands, taken, _frozen(network, loaded))
+        return PretrainedEncoder(record, loaded, scene.bands, taken, _frozen(network, loaded))
     chosen = loaded.of_bands(taken, given=taken)
-    return PretrainedEncoder(record, loaded, bands, taken, _frozen(_plain_encoder(chosen), chosen))
+    return PretrainedEncoder(record, loaded, scene.bands, taken, _frozen(_plain_encoder(chosen), chosen))
 
 
 def _plain_encoder(weights: EncoderWeights) -> Encoder:

@@ -27,7 +27,7 @@ from pipeline.files import hash_file, whole_file
 from pipeline.model.spec import ENCODERS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
 log = logging.getLogger(__name__)
 RGB = ("red", "green", "blue")
@@ -100,9 +100,12 @@ class WeightRecord:
         """Sensors it is for."""
         return tuple(self.sensor.split())
 
-    def bands_on(self, sensor: str) -> tuple[str, ...]:
-        """Its bands by the names that a sensor has for them: a Landsat's near infrared is called nir08."""
-        narrow = sensor.startswith("landsat") and "nir08" not in self.bands
+    def bands_on(self, sensor: str, given: Sequence[str] = ()) -> tuple[str, ...]:
+        """Its bands by the names that a sensor has for them: a Landsat's near infrared is called nir08.
+
+        Where the bands ``given`` call that of a Landsat nir, it is that.
+        """
+        narrow = sensor.startswith("landsat") and "nir08" not in self.bands and "nir" not in given
         return tuple("nir08" if narrow and band == "nir" else band for band in self.bands)
 
 

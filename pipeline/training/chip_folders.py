@@ -65,7 +65,7 @@ def fit_chips(
     statistics = _statistics(chips, ~held)
     preprocess = Preprocess.from_statistics(bands=chips.bands, mean=statistics.mean, std=statistics.std)
     learned, judged = (_whole(chips, part, preprocess) for part in (~held, held))
-    frozen = frozen_features(settings, preprocess, sensor=chips.sensor, level=chips.level, units=chips.units)
+    frozen, why_not = frozen_features(settings, preprocess, sensor=chips.sensor, level=chips.level, units=chips.units)
     if frozen is not None:
         frozen = frozen.calibrated(learned.x, learned.valid)
     networks = build_networks(
@@ -93,7 +93,7 @@ def fit_chips(
         "context": context_note(
             networks, experts.mixture if experts is not None else None, frozen, settings=settings,
             polygons=len(learned.index),
-            what="chips",
+            what="chips", why_not=why_not, cut=deadline.cut,
         ),
     }  # fmt: skip
     bundle = ModelBundle(

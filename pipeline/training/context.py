@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from pipeline.training.settings import ContextSettings, TrainingSettings
 
 LAST, BEST = "last.ckpt", "best.ckpt"
+# What its training is called, for progress and where the time limit ends it.
+STAGE = "network"
 # Layers that start as the probe, by the names of their tensors.
 _FOLLOWS = ("network.head.", "network.columns.", "network.moment_", "network.beside.")
 # A pretrained encoder is fine-tuned from the linear probe on (LP-FT; ``chip_head.start_head``,
@@ -159,7 +161,7 @@ def train_context(
         for stale in (last, best):
             stale.unlink(missing_ok=True)
     # Other processes cannot draw on this one's terminal.
-    watch = Watch("network", steps=context.steps, progress=None if several else progress, job=job)
+    watch = Watch(STAGE, steps=context.steps, progress=None if several else progress, job=job)
     keeper = ModelCheckpoint(
         dirpath=str(folder), filename=best.stem, monitor="val_loss", save_top_k=1, enable_version_counter=False
     )

@@ -13,13 +13,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn import functional
 
-from pipeline.errors import ModelError
 from pipeline.model.encoder import build_encoder
 from pipeline.model.network import VIEWS, pad_to, view_moments
-from pipeline.model.pretrained import PretrainedEncoder, find_encoders
+from pipeline.model.pretrained import Found, PretrainedEncoder, SceneFacts, search_encoders
 from pipeline.model.spec import NetworkSpec
 from pipeline.model.transfer import put_weights
-from pipeline.scenes.sources import REFLECTANCE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,9 +28,6 @@ if TYPE_CHECKING:
     from pipeline.model.weights import EncoderWeights
     from pipeline.training.settings import TrainingSettings
 
-# Reflectance of a count of Sentinel-2. Source: ESA, Sentinel-2 Products Specification Document, QUANTIFICATION_VALUE.
-# Scenes that do not say their scaling have counts; values of another size are refused by their statistics.
-COUNTS = 1e-4
 # What the time limit leaves out, and what part of the experts' time they may take: soft labels take about as much.
 FEATURES, FEATURES_TIME = "features of the pretrained encoder", 0.4
 # Chips that fix an EfficientNet's gates, at most; and chips that go through an encoder together.
@@ -59,9 +54,7 @@ class FrozenFeatures:
 
     def describe(self) -> str:
         """One line: what they are, what they were trained on, their bands and licence."""
-        first, *others = self.encoders
-        beside = "".join(f" and {', '.join(other.bands)}" for other in others)
-        return first.describe(beside=beside)
+        return Found(self.encoders).describe()
 
     def calibrated(self, x: torch.Tensor, valid: torch.Tensor) -> FrozenFeatures:
         """The same with gates fixed by some of the chips; see ``PretrainedEncoder.calibrated``."""
@@ -126,8 +119,8 @@ class FrozenFeatures:
 
 def frozen_features(
     settings: TrainingSettings, preprocess: Preprocess, *, sensor: str, level: str, units: Sequence[str]
-) -> FrozenFeatures | None:
-    """The encoders that the settings ask for and that fit the scene; None where there is none, or none is asked for.
+) -> tuple[FrozenFeatures | None, str]:
+    """The encoders that the settings ask for and that fit the scene; None where there is none, and why.
 
     Args:
         settings: ``context.weights`` names it, or leaves the choice to the search.
@@ -139,26 +132,8 @@ def frozen_features(
     Raises:
         ModelError: weights that are asked for by name and do not fit.
     """
-    context = settings.context
-    if not context.frozen_first:
-        return None
-    counts = sensor == "sentinel-2" and set(units) == {"DN"}
-
-    def scaled(factor: float) -> FrozenFeatures | None:
-        found = find_encoders(
-            preprocess.bands, sensor=sensor, level=level,
-            units=units if factor == 1 else (REFLECTANCE,) * len(preprocess.bands), weights=context.weights,
-            statistics=(_scaled(preprocess.mean, factor), _scaled(preprocess.std, factor)),
-        )  # fmt: skip
-        return FrozenFeatures(found, preprocess, factor) if found else None
-
-    if not counts:
-        return scaled(1.0)
-    try:  # an encoder that was pretrained on such scenes has seen counts
-        return scaled(1.0) or scaled(COUNTS)
-    except ModelError:
-        return scaled(COUNTS)
-
-
-def _scaled(values: Sequence[float], factor: float) -> list[float]:
-    return [value * factor for value in values]
+    if not settings.context.frozen_first:
+        return None, ""
+    scene = SceneFacts(preprocess.bands, sensor, level, tuple(units), (preprocess.mean, preprocess.std))
+    found = search_encoders(scene, weights=settings.context.weights)
+    return FrozenFeatures(found.encoders, preprocess, found.factor) if found.encoders else None, found.why_not

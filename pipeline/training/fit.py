@@ -93,7 +93,7 @@ def fit(
     preprocess = Preprocess.from_statistics(bands=statistics.bands, mean=statistics.mean, std=statistics.std)
     ids = learned_polygons(split, settings)
     first = scenes[0].source
-    frozen = frozen_features(settings, preprocess, sensor=first.sensor, level=first.level, units=first.units)
+    frozen, why_not = frozen_features(settings, preprocess, sensor=first.sensor, level=first.level, units=first.units)
     margin = 0 if settings.head == "chip" else MARGIN_PX
     chips = read_chips(scenes, index, split=split, preprocess=preprocess, margin=margin)
     chips = replace(chips, around=not any(map(is_embedding, first.units)))
@@ -123,7 +123,9 @@ def fit(
         "lifted": {scheme.names[number]: round(lift, 2) for number, lift in lifts.items()},
         "polygons": {part.name.lower(): len(split.polygons(part)) for part in Part},
         "experts": mixture.names_and_shares() if mixture is not None else {},
-        "context": context_note(networks, mixture, frozen, settings=settings, polygons=len(ids)),
+        "context": context_note(
+            networks, mixture, frozen, settings=settings, polygons=len(ids), why_not=why_not, cut=deadline.cut
+        ),
     }
     provenance = provenance_of(settings, deadline=deadline, notes=notes)
     bundle = assemble(networks, scheme, preprocess, statistics, scenes=scenes, provenance=provenance)

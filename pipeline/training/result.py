@@ -15,6 +15,8 @@ import torch
 from pipeline.errors import ModelWarning
 from pipeline.experts.settings import ENOUGH_POLYGONS
 from pipeline.model.bundle import ModelBundle, TrainedOn
+from pipeline.training.context import STAGE
+from pipeline.training.settings import NO_FIT, NO_WEIGHTS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -131,34 +133,61 @@ def context_note(
     settings: TrainingSettings,
     polygons: int,
     what: str = "polygons",
-    figure: str = "",
+    figure: str = "macro-F1",
     kept: bool = False,
+    why_not: str = "",
+    cut: Sequence[str] = (),
 ) -> dict[str, Any]:
     """What became of the network with context, JSON-ready; ``line`` says it in one line.
 
-    ``what`` is learned from, ``figure`` is what is gained, and the encoder is ``kept`` as it is whatever settings say.
+    Args:
+        networks: That are kept.
+        mixture: Of the experts; None where they are off.
+        frozen: The pretrained encoder; None where none fits the scene (``why_not``), or none is asked for.
+        settings: How it was learned.
+        polygons: How many were learned from.
+        what: They are called.
+        figure: Of which something was gained, or not.
+        kept: The encoder stays as it is whatever the settings say.
+        why_not: No pretrained weights fit.
+        cut: What the time limit cut short.
     """
     if not settings.context.enabled:
         return {"share": 0.0, "line": "no network with context: training.context is off"}
     if kept and not settings.context.frozen_first:
         return {"share": 0.0, "line": "no pretrained encoder: training.context.weights is none"}
     if settings.context.frozen_first and frozen is None:
-        return {"share": 0.0, "line": "no network with context: no pretrained weights at hand fit the scene"}
-    name = frozen.describe() if frozen is not None else f"{settings.context.architecture}"
+        return {"share": 0.0, "line": f"no network with context: {NO_FIT}{f' ({why_not})' if why_not else ''}"}
+    start = "random weights" if settings.context.weights == NO_WEIGHTS else settings.context.weights
+    name = frozen.describe() if frozen is not None else f"{settings.context.architecture} from {start}"
     admission = mixture.admission if mixture is not None else None
     note: dict[str, Any] = {"share": networks.share, "encoder": name}
+    gained = ""
     if admission is not None:
         note |= {"held_out": admission.note()}
+        gained = f"gained {admission.gain:+.3f} {figure} on held-out {what}"
     if networks.context is None:
-        if admission is not None:
-            why = f"gained {admission.gain:+.3f}{figure} on held-out {what}, not more than chance"
-        elif not settings.experts.enabled:
-            why = "without experts nothing judges it (training.experts is off)"
-        elif polygons < ENOUGH_POLYGONS:
-            why = f"{polygons} {what} are too few to judge it"
-        else:
-            why = f"no held-out {what} judged it: too few groups, or training.time_limit_s ended first"
-        return note | {"line": f"{name}: not used, {why}"}
-    how = "frozen" if kept or settings.keeps_encoder else "fine-tuned"
-    gained = f", gained {admission.gain:+.3f}{figure} on held-out {what}" if admission is not None else ""
-    return note | {"line": f"{name}, {how} on {polygons} {what}, share {networks.share:.2f}{gained}"}
+        return note | {"line": f"{name}: not used, {_why_left_out(gained, settings, polygons=polygons, what=what)}"}
+    frozen_still = kept or settings.keeps_encoder
+    how = "frozen" if frozen_still else "fine-tuned" if settings.context.weights != NO_WEIGHTS else "trained"
+    short = next((f" until the time limit ended ({one})" for one in cut if one.startswith(STAGE)), "")
+    parts = [f"{name}, {how} on {polygons} {what}{short}"]
+    if networks.pixels is None and admission is not None and settings.pixels.enabled:
+        parts.append(f"alone, as held-out {what} gave it a share of {admission.share:.2f}")
+    elif networks.pixels is None:
+        return note | {"line": f"{parts[0]}, alone (training.pixels is off)"}
+    else:
+        parts.append(f"share {networks.share:.2f}")
+    # Held-out polygons judge the features as they come.
+    before = "" if frozen_still or not gained else " before it was fine-tuned"
+    return note | {"line": ", ".join(filter(None, (*parts, gained + before)))}
+
+
+def _why_left_out(gained: str, settings: TrainingSettings, *, polygons: int, what: str) -> str:
+    if gained:
+        return f"{gained}, not more than chance"
+    if not settings.experts.enabled:
+        return "without experts nothing judges it (training.experts is off)"
+    if polygons < ENOUGH_POLYGONS:
+        return f"{polygons} {what} are too few to judge it"
+    return f"no held-out {what} judged it: too few groups, or training.time_limit_s ended first"

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pipeline.splits.split import Part, Split
 
 NO_WEIGHTS, AUTO = "none", "auto"
+NO_FIT = "no pretrained weights at hand fit the scene"
 # Files that training.context.weights may name; anything else is a record's name.
 WEIGHT_SUFFIXES = frozenset({".pth", ".pt", ".ckpt", ".bin", ".safetensors", ".tar"})
 # Share of a network with context that no held-out polygons can judge: one from random weights, or with another stem.
@@ -214,8 +215,11 @@ class TrainingSettings(Settings):
         context = {"devices", "nodes"}
         return self.model_dump(mode="json", exclude={"time_limit_s": True, "context": context})
 
-    def describe(self, polygons: int) -> str:
-        """What will be trained on so many polygons, in one line."""
+    def describe(self, polygons: int, *, encoder: str = "", why_not: str = "") -> str:
+        """What will be trained on so many polygons, in one line.
+
+        Where it is known which pretrained ``encoder`` the scenes get, or why none, that is said.
+        """
         parts = [
             f"experts ({self.experts.trees} trees each, soft labels for {self.experts.soft_pixels:,})"
             if self.experts.enabled
@@ -225,28 +229,33 @@ class TrainingSettings(Settings):
             of = "pixels" if self.head == "unet" else "chip statistics"
             parts.append(f"a network of {of} ({self.pixels.steps} steps)")
         if self.context.enabled:
-            parts.append(self._describe_context(polygons))
+            parts.append(self._describe_context(polygons, encoder=encoder, why_not=why_not))
         else:
             parts.append("no network with context")
         return f"trained on {polygons} polygons: {'; '.join(parts)}; at most {self.time_limit_s:.0f} s"
 
-    def describe_values(self, samples: int) -> str:
-        """What will be trained on so many samples of a continuous target, in one line."""
+    def describe_values(self, samples: int, *, encoder: str = "", why_not: str = "") -> str:
+        """What will be trained on so many samples of a continuous target, in one line; see :meth:`describe`."""
         experts = f"experts ({self.experts.trees} trees each)"
         network = f"a network of pixels ({self.pixels.steps} steps)"
         context = self.context
         if not context.frozen_first:
             encoder = "no pretrained encoder"
+        elif why_not:
+            encoder = f"no pretrained encoder: {NO_FIT} ({why_not})"
         elif context.share is None and samples < ENOUGH_POLYGONS:
             encoder = f"no pretrained encoder (fewer than {ENOUGH_POLYGONS} samples cannot judge it)"
         else:
             share = "as held-out samples say" if context.share is None else f"{context.share:.2f}"
             start = "pretrained weights at hand" if context.weights == AUTO else Path(context.weights).name
-            encoder = f"a frozen encoder from {start} (ridge regression, share {share})"
+            named = f"{encoder}, frozen" if encoder else f"a frozen encoder from {start}"
+            encoder = f"{named} (ridge regression, share {share})"
         return f"trained on {samples} samples: {experts}; {network}; {encoder}; at most {self.time_limit_s:.0f} s"
 
-    def _describe_context(self, polygons: int) -> str:
+    def _describe_context(self, polygons: int, *, encoder: str, why_not: str) -> str:
         context = self.context
+        if context.frozen_first and why_not:
+            return f"no network with context: {NO_FIT} ({why_not})"
         start = {NO_WEIGHTS: "random weights", AUTO: "pretrained weights at hand"}.get(context.weights)
         name = "an encoder" if context.frozen_first else context.architecture
         kept = ", frozen" if self.keeps_encoder else ""
@@ -264,7 +273,9 @@ class TrainingSettings(Settings):
             return f"no network with context (fewer than {ENOUGH_POLYGONS} polygons cannot judge it)"
         else:
             share = "share as held-out polygons say"
-        return f"{name} from {start or Path(context.weights).name}{kept} ({steps}, {share})"
+        start = start or Path(context.weights).name
+        what = f"an encoder, {encoder}" if encoder else f"{name} from {start}"
+        return f"{what}{kept} ({steps}, {share})"
 
 
 class PretrainSettings(Settings):

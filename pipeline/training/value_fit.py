@@ -100,6 +100,7 @@ class ValueSet:
         table: The samples with their features.
         frozen: A pretrained encoder that fits the scenes, where one may be judged.
         encoder: The same, judged or not: for the record.
+        why_not: Why no pretrained encoder fits, where none does.
         clock: Since reading began.
         cut: What the time limit has cut short.
     """
@@ -112,6 +113,7 @@ class ValueSet:
     table: ValueTable
     frozen: FrozenFeatures | None
     encoder: FrozenFeatures | None
+    why_not: str
     clock: Clock
     cut: list[str]
 
@@ -178,7 +180,7 @@ def value_set(
     statistics = training_statistics(scenes, split)
     preprocess = Preprocess.from_statistics(bands=statistics.bands, mean=statistics.mean, std=statistics.std)
     first, ids = scenes[0].source, learned_polygons(split, settings).tolist()
-    encoder = frozen_features(settings, preprocess, sensor=first.sensor, level=first.level, units=first.units)
+    encoder, why_not = frozen_features(settings, preprocess, sensor=first.sensor, level=first.level, units=first.units)
     own = [replace(scene, pixels=scene.pixels.select(ids)) for scene in scenes]
     chips = read_chips(scenes, index, split=split, preprocess=preprocess, margin=MARGIN_PX)
     encoder = encoder.calibrated(chips.x, chips.valid) if encoder is not None else None
@@ -192,7 +194,9 @@ def value_set(
     targets = targets.learned(np.unique(samples.polygon))
     table = samples.table(targets.frame, targets.quantity, targets.group_of)
     clock.lap("chips")
-    return ValueSet(scenes, targets, statistics, preprocess, chips, table, frozen, encoder, clock, deadline.cut)
+    return ValueSet(
+        scenes, targets, statistics, preprocess, chips, table, frozen, encoder, why_not, clock, deadline.cut
+    )
 
 
 def fit_values(
@@ -237,7 +241,7 @@ def fit_values(
         "interval_factor": round(mixture.widen, 4),
         "samples": given.samples,
         "context": context_note(networks, mixture, given.encoder, settings=settings, polygons=given.samples,
-                                what="samples", figure=" of R2", kept=True),
+                                what="samples", figure="of R2", kept=True, why_not=given.why_not),
     }  # fmt: skip
     bundle = assemble(
         networks, given.targets.scheme, given.preprocess, given.statistics, scenes=given.scenes,

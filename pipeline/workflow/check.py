@@ -295,8 +295,16 @@ def _check_cost(job: Job, found: _Findings) -> None:
     found.attempt(lambda: _check_model(job))
     if found.failed:
         return
-    from pipeline.workflow.costs import estimate_stages
+    from pipeline.workflow.costs import estimate_stages, job_encoder
 
+    encoder = found.attempt(lambda: job_encoder(job))
+    if found.failed:
+        return
+    if encoder is not None:
+        training = job.config.training
+        describe, learned = training.describe_values if job.is_value else training.describe, job.split
+        count = len(learned_polygons(learned, training))
+        found.data["training"] = describe(count, encoder=encoder.describe(), why_not=encoder.why_not)
     if (stages := found.attempt(lambda: estimate_stages(job))) is not None:
         show_estimates(job, stages, found)
 

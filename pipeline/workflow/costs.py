@@ -37,12 +37,12 @@ from pipeline.inference.plan import estimate
 from pipeline.inference.tiles import GDAL_CACHE_BYTES
 from pipeline.legend import IGNORE_INDEX
 from pipeline.model.bundle import ModelBundle
+from pipeline.model.checks import scene_facts
 from pipeline.model.network import Network, build_network
 from pipeline.model.preprocess import Preprocess
-from pipeline.model.pretrained import find_encoders
+from pipeline.model.pretrained import Found, search_encoders
 from pipeline.model.quantiles import CHANNELS
 from pipeline.model.surroundings import LEVELS, chip_statistics, statistics_count
-from pipeline.scenes.sources import REFLECTANCE
 from pipeline.training.chip_head import CHIPS_AT_ONCE, MIXTURES
 from pipeline.training.chip_head import EXPERTS as CHIP_EXPERTS
 from pipeline.training.chip_index import ChipIndex
@@ -108,6 +108,18 @@ class _Sample:
     rows: int  # Rows of the table that the job will learn from, about
 
 
+def job_encoder(job: Job) -> Found | None:
+    """The pretrained encoders that the job will learn from, by values looked at; None where none is asked for.
+
+    Raises:
+        ModelError: weights that are asked for by name and do not fit.
+    """
+    first, settings = job.sources[0], job.config.training
+    if not settings.asks_encoder(len(learned_polygons(job.split, settings))):
+        return None
+    return search_encoders(scene_facts(first), weights=settings.context.weights)
+
+
 def estimate_stages(job: Job) -> tuple[StageCost, ...]:
     """All five stages, in order; some seconds of measuring.
 
@@ -135,11 +147,11 @@ def untrained_bundle(job: Job) -> tuple[ModelBundle, FrozenFeatures | None]:
     Raises:
         ModelError: no network is on, and no weights fit the scene.
     """
-    first, settings = job.sources[0], job.config.training
-    bands = first.band_names
+    first, settings, bands = job.sources[0], job.config.training, job.sources[0].band_names
     # Statistics are not known yet: values stay as they are, and none is clipped.
     preprocess = Preprocess(bands, (0.0,) * len(bands), (1.0,) * len(bands), clip=0.0)
-    frozen = _encoder(job, preprocess)
+    found = job_encoder(job)
+    frozen = FrozenFeatures(found.encoders, preprocess, found.factor) if found and found.encoders else None
     size, classes = job.config.chips.size_px, CHANNELS if job.is_value else len(job.scheme)
     specs = network_specs(settings, bands_in=len(bands), classes=classes, chip_px=size, frozen=frozen)
     if job.is_value and frozen is None:
@@ -155,18 +167,6 @@ def untrained_bundle(job: Job) -> tuple[ModelBundle, FrozenFeatures | None]:
         gsd_m=float(np.sqrt(size_x * size_y)),
         quantity=job.quantity,
     ), frozen
-
-
-def _encoder(job: Job, preprocess: Preprocess) -> FrozenFeatures | None:
-    """The pretrained encoders that the job will learn from, where some are asked for and fit."""
-    first, settings = job.sources[0], job.config.training
-    if not settings.asks_encoder(len(learned_polygons(job.split, settings))):
-        return None
-    counts = first.sensor == "sentinel-2" and set(first.units) == {"DN"}
-    units = (REFLECTANCE,) * len(first.units) if counts else first.units
-    weights = settings.context.weights
-    found = find_encoders(first.band_names, sensor=first.sensor, level=first.level, units=units, weights=weights)
-    return FrozenFeatures(found, preprocess) if found else None
 
 
 def _read_sample(job: Job, preprocess: Preprocess, frozen: FrozenFeatures | None) -> _Sample:

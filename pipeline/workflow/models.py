@@ -10,13 +10,13 @@ from pipeline.documents import read_json
 from pipeline.errors import ConfigError, ModelError, OutputError, counted
 from pipeline.files import check_target, hash_file
 from pipeline.inference.sources import STORED
+from pipeline.model.checks import scene_facts
 from pipeline.model.describe import describe, describe_text, is_forecast_model, read_forecast_header
-from pipeline.model.pretrained import SEARCH_ORDER, find_encoders
+from pipeline.model.pretrained import SEARCH_ORDER, SceneFacts, search_encoders
 from pipeline.model.records import WeightRecord, fetch_weights, find_record, weight_records
 from pipeline.model.spec import ENCODERS
 from pipeline.model.transfer import nearest_band
 from pipeline.model.weights import FILE_SUFFIXES, read_weights, record_weights, save_encoder
-from pipeline.scenes.derived import plain_scenes
 from pipeline.training.pretrain import pretrain
 from pipeline.workflow.job import Job
 from pipeline.workflow.outcome import Outcome, Progress, Table, no_progress
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from pipeline.scenes.scene import Source
     from pipeline.training.settings import PretrainSettings
 
+_STARTS = "first layer, where training.context.encoder names the encoder: it is fitted to the bands of the scene"
+_NOT_SHOWN = {"name", "starts_from", "known_bands", "why_not"}
 SUFFIX = {"onnx": ".onnx", "torch": ".pt2"}
 
 
@@ -194,25 +196,23 @@ def list_weights(
             raise ConfigError(f"option {option}", got=value, expected="one of " + ", ".join(known))
     source = _source(config, scene)
     wanted = source.band_names if source is not None else ()
+    scene_is = scene_facts(source) if source is not None else None
     facts = [
-        record_facts(item, wanted)
+        record_facts(item, scene_is)
         for item in records
         if encoder in {None, item.architecture} and sensor in {None, *item.sensors}
     ]
-    if wanted:
-        facts.sort(key=lambda item: -item["known_bands"])
+    if scene_is is not None:
+        facts.sort(key=lambda item: (bool(item["why_not"]), -item["known_bands"]))
     kept = sum(item["cached"] for item in facts)
     order = tuple((str(number), text) for number, text in enumerate(SEARCH_ORDER, 1))
-    found = None
-    if source is not None:
-        plain = plain_scenes(source)[0]
-        fitting = find_encoders(
-            tuple(wanted), sensor=plain.sensor, level=plain.level, units=source.units, weights="auto"
-        )
-        found = "; ".join(encoder.describe() for encoder in fitting) or None
+    found, text = None, ""
+    if scene_is is not None:
+        auto = search_encoders(scene_is)
+        found = auto.describe() or None
+        text = f"; the scene has {', '.join(wanted)}; weights: auto takes {found or f'none ({auto.why_not})'}"
     return Outcome(
-        summary=f"{len(facts)} sets of weights, {kept} of them here"
-        + (f"; the scene has {', '.join(wanted)}; weights: auto takes {found or 'none'}" if wanted else ""),
+        summary=f"{len(facts)} sets of weights, {kept} of them here{text}",
         tables=(_list_table(facts, wanted), Table("weights: auto takes the first that fits", ("", "where"), order)),
         hint="details: landcover weights show NAME; download: landcover weights get NAME; use: context.weights",
         data={"bands": list(wanted), "weights": facts, "search_order": list(SEARCH_ORDER), "auto": found},
@@ -239,15 +239,18 @@ def show_weights(
         record = find_record(name, architecture=encoder)
         if fetch:
             _download(record, progress)
-        facts = record_facts(record, wanted)
+        facts = record_facts(record, scene_facts(source) if source is not None else None)
+    why = facts.get("why_not")
     rows = tuple(
         (band, start or "mean of all", "" if start else "no band of theirs is near")
         for band, start in facts["starts_from"].items()
     )
     return Outcome(
         summary=_facts_text(facts),
-        tables=(Table("bands of the scene", ("band", "starts from", ""), rows),) if wanted else (),
-        hint=f"use: training: {{context: {{weights: {facts['name']}}}}}",
+        tables=(Table(_STARTS, ("band", "starts from", ""), rows),) if wanted else (),
+        hint=f"weights: auto does not take it for this scene: {why}"
+        if why
+        else f"use: training: {{context: {{weights: {facts['name']}}}}}",
         data={"weights": facts},
     )
 
@@ -263,7 +266,7 @@ def get_weights(name: str, *, encoder: str = "resnet18", progress: Progress = no
     if record.file is not None and not there:
         raise ModelError(f"weights {record.name} come with a package", fix=record.source)
     _download(record, progress)
-    facts = record_facts(record, ()) | {"sha256": hash_file(record.cache)}
+    facts = record_facts(record, None) | {"sha256": hash_file(record.cache)}
     return Outcome(
         summary=f"{record.name} {'was here' if there else 'is downloaded'}, {record.cache.stat().st_size / 1e6:.1f} MB"
         f"\n  licence       {record.licence or 'not known'}\n  about         {record.about}\n"
@@ -285,8 +288,11 @@ def _download(record: WeightRecord, progress: Progress) -> None:
     record_weights(record)
 
 
-def record_facts(record: WeightRecord, wanted: Sequence[str]) -> dict[str, Any]:
-    """What a record says, JSON-ready; with ``wanted`` bands also how each of them would start."""
+def record_facts(record: WeightRecord, scene: SceneFacts | None) -> dict[str, Any]:
+    """What a record says, JSON-ready; of a scene also why ``weights: auto`` does not take it there ("": it may).
+
+    And how each band would start where ``training.context.encoder`` names the encoder too.
+    """
     facts: dict[str, Any] = {
         "name": record.name,
         "encoder": record.architecture,
@@ -301,7 +307,8 @@ def record_facts(record: WeightRecord, wanted: Sequence[str]) -> dict[str, Any]:
         "cache": str(record.cache),
         "cached": record.cache.is_file(),
     }
-    return facts | _matching(record.bands, wanted)
+    facts |= {} if scene is None else {"why_not": scene.why_not(record)}
+    return facts | _matching(record.bands, scene.bands if scene is not None else ())
 
 
 def _file_facts(path: Path, wanted: Sequence[str]) -> dict[str, Any]:
@@ -356,12 +363,12 @@ def _list_table(facts: Sequence[dict[str, Any]], wanted: Sequence[str]) -> Table
             str(len(item["bands"])),
             (item["licence"] or "?").replace("terms of the ImageNet data may apply", "see show"),
             "yes" if item["cached"] else "no",
-            *([f"{item['known_bands']} of {len(wanted)}"] if wanted else []),
+            *([f"{item['known_bands']} of {len(wanted)}", item["why_not"] or "fits"] if wanted else []),
         )
         for item in facts
     )
     heads = ("name", "sensor", "level", "bands", "licence", "here")
-    return Table("weights", (*heads, "own bands") if wanted else heads, rows)
+    return Table("weights", (*heads, "own bands", "weights: auto") if wanted else heads, rows)
 
 
 def _short(sensors: str | None) -> str:
@@ -380,7 +387,7 @@ def _facts_text(facts: dict[str, Any]) -> str:
             return f"mean {', '.join(f'{v:g}' for v in value['mean'])}; std {', '.join(f'{v:g}' for v in value['std'])}"
         return ", ".join(value) if isinstance(value, list) else str(value)
 
-    shown = {key: value for key, value in facts.items() if key not in {"name", "starts_from", "known_bands"} and value}
+    shown = {key: value for key, value in facts.items() if key not in _NOT_SHOWN and value}
     if "url" in shown and "scaling" not in shown:
         shown["scaling"] = "not known: the stem meets standardised bands"
     return "\n".join([str(facts["name"]), *(f"  {key.replace('_', ' '):13} {text(v)}" for key, v in shown.items())])

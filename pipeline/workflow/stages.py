@@ -179,7 +179,7 @@ def _join(run: RunFolder, job: Job, last: str, done: list[tuple[str, bool]]) -> 
     if last != "chips" and job.model_path.exists():
         data["learned"] = read_header(job.model_path)["provenance"].get("context", {})
         if line := data["learned"].get("line"):
-            tables.append(Table("pretrained encoder", ("",), ((line,),)))
+            tables.append(Table("encoder", ("",), ((line,),)))
     named = set(_products(job, last))
     written = tuple(path for output in record["stages"][last]["outputs"] if (path := run.path / output) in named)
     if last == "report":  # the map is what the run was for
@@ -255,8 +255,9 @@ def settings_checks(job: Job) -> tuple[Callable[[], None], ...]:
 
 def _check_weights(job: Job) -> None:
     """The encoder's weights: read as training does, which downloads nothing."""
+    from pipeline.model.checks import scene_facts
     from pipeline.model.preprocess import Preprocess
-    from pipeline.model.pretrained import find_encoders
+    from pipeline.model.pretrained import search_encoders
     from pipeline.training.networks import build_networks
     from pipeline.training.settings import AUTO, NO_WEIGHTS
 
@@ -265,7 +266,7 @@ def _check_weights(job: Job) -> None:
         return
     source = job.sources[0]
     if context.frozen_first:
-        find_encoders(source.band_names, sensor=source.sensor, units=source.units, weights=context.weights)
+        search_encoders(scene_facts(source), weights=context.weights)
         return
     size = len(source.band_names)
     build_networks(

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
 import torch
 
-from pipeline.errors import ModelError
+from pipeline.errors import ModelError, ModelWarning
 from pipeline.model import pretrained
 from pipeline.model.network import build_network
 from pipeline.model.preprocess import Preprocess
-from pipeline.model.pretrained import find_encoders
+from pipeline.model.pretrained import COUNTS, SceneFacts, search_encoders
 from pipeline.model.records import OWN_FOLDER, OWN_NAME, find_record
 from pipeline.model.spec import NetworkSpec
 from pipeline.model.weights import read_weights
@@ -34,8 +36,13 @@ def _without_packages(monkeypatch):
     monkeypatch.setattr(pretrained, "find_spec", lambda _: None)
 
 
+def searched(bands=S2, *, weights="auto", **scene):
+    facts = {"sensor": "sentinel-2", "level": "L1C", "units": units(bands)} | scene
+    return search_encoders(SceneFacts(bands, **facts), weights=weights)
+
+
 def all_found(bands=S2, **scene):
-    return find_encoders(bands, **{"sensor": "sentinel-2", "level": "L1C", "units": units(bands)} | scene)
+    return searched(bands, **scene).encoders
 
 
 def found(bands=S2, **scene):
@@ -79,7 +86,9 @@ def test_weights_are_chosen_by_sensor_level_and_bands(scene, name, taken):
 @pytest.mark.parametrize(
     "scene",
     [
-        {"units": ("DN",) * len(S2)},
+        {"units": ("DN",) * len(S2), "sensor": ""},
+        {"units": ("DN",) * len(S2), "statistics": ([37.0] * len(S2), [20.0] * len(S2))},  # bytes
+        {"units": ("percent",) * len(S2)},
         {"units": ()},
         {"bands": ("red", "nir")},
         {"bands": ("vv", "vh", "elevation")},
@@ -89,6 +98,44 @@ def test_weights_are_chosen_by_sensor_level_and_bands(scene, name, taken):
 )
 def test_a_scene_of_other_values_or_bands_gets_none(scene):
     assert found(**scene) is None
+
+
+@pytest.mark.parametrize(
+    ("scene", "why"),
+    [
+        ({"units": ("percent",) * len(S2)}, "it takes reflectance, and coastal, .* are in percent"),
+        ({"units": ("DN",) * len(S2), "statistics": ([37.0] * len(S2), [20.0] * len(S2))},
+         r"values are 0\.0\d+ times those .*taken as counts x 0\.0001"),
+        ({"bands": ("red", "nir")}, "the scene has 2 of its bands, not 3"),
+    ],
+)  # fmt: skip
+def test_it_is_said_why_no_weights_fit(scene, why):
+    assert re.match(f"{OWN_NAME}: {why}", searched(**scene).why_not)
+
+
+def test_counts_without_a_scaling_are_taken_as_counts():
+    counts = {"units": ("DN",) * len(S2), "statistics": ([1500.0] * len(S2), [800.0] * len(S2))}
+    for weights in ("auto", OWN_NAME):
+        found = searched(**counts, weights=weights)
+        assert found.factor == COUNTS
+        assert found.encoders
+    with pytest.raises(ModelError, match="times those it was trained"):
+        searched(**counts, weights=OWN_NAME, sensor="")
+
+
+@pytest.mark.parametrize("near", ["nir", "nir08"])
+def test_a_landsat_may_call_its_near_infrared_either_way(near):
+    bands = (*SIX[:3], near, *SIX[4:])
+    record = find_record("ukis_csmask_6b_l2a", architecture="")
+    assert not SceneFacts(bands, "landsat-etm", "L2SP", units(bands)).why_not(record)
+    assert "lacks" in SceneFacts((*SIX[:3], *SIX[4:]), "landsat-etm", "L2SP", units(bands[:5])).why_not(record)
+
+
+@pytest.mark.parametrize(("level", "other"), [("L1C", False), ("L2A", True), ("", False)])
+def test_weights_of_another_level_are_named_with_a_warning(level, other):
+    pytest.importorskip("ukis_csmask", reason="pip install 'landcover-pipeline[weights]'")
+    with pytest.warns(ModelWarning, match="it is for level TOA, the scene is of level L2A") if other else nullcontext():
+        assert found(weights="ukis_csmask_4b_l1c", level=level).name == "ukis_csmask_4b_l1c"
 
 
 @pytest.mark.usefixtures("_without_packages")

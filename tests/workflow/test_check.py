@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import geopandas as gpd
@@ -11,6 +12,7 @@ import pytest
 import shapely
 
 from pipeline.errors import LabelWarning, SceneWarning, SplitWarning
+from pipeline.model.records import OWN_NAME
 from pipeline.scenes.reader import SceneReader
 from pipeline.workflow.check import BANDS_SHOWN, _Findings, check_job, show_estimates
 from pipeline.workflow.costs import StageCost, estimate_stages
@@ -107,8 +109,22 @@ def test_predictions_grow_with_what_is_asked_for(tmp_path):
 
 def test_it_predicts_a_pretrained_encoder_that_learns_alone(tmp_path):
     outcome = check_job(write_world(tmp_path), changes=("training.pixels.enabled=false",), progress=no_progress)
-    assert "an encoder from pretrained weights at hand" in outcome.summary
+    assert "an encoder, resnet18 pretrained on" in outcome.summary
     assert "what it will take, about, in one process" in tables(outcome)
+
+
+@pytest.mark.usefixtures("no_estimates")
+@pytest.mark.parametrize("weights", ["auto", OWN_NAME])
+def test_weights_that_the_values_do_not_fit_are_said_before(tmp_path, weights):
+    config = write_world(tmp_path, scenes=[{"path": "scene.tif", "scale": 0.001}])
+    changes = ("training.context.share=0.3", f"training.context.weights={weights}")
+    outcome = check_job(config, changes=changes, progress=no_progress)
+    why = r"values are 0.00\d+ times those it was trained on"
+    if weights == "auto":
+        assert re.search(f"no pretrained weights at hand fit the scene .{OWN_NAME}: {why}", outcome.summary)
+    else:
+        assert len(outcome.failed) == 1
+        assert re.search(f"weights {OWN_NAME} do not fit the scene: {why}", outcome.failed[0])
 
 
 def test_it_predicts_a_pretrained_encoder_beside_the_pixels(tmp_path):

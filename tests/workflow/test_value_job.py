@@ -159,9 +159,9 @@ def test_check_tells_samples_and_cost(job: Path) -> None:
     assert not outcome.failed
     assert outcome.data["labels"]["polygons"] == 150
     assert any("samples per part: groups of plot kept together, no blocks" in table.title for table in outcome.tables)
-    assert "a frozen encoder from pretrained weights at hand (ridge regression, share as held-out samples" in str(
-        outcome.data["training"]
-    )
+    training = str(outcome.data["training"])
+    assert "resnet18 pretrained on" in training
+    assert "frozen (ridge regression, share as held-out samples say)" in training
     run = json.loads((job.parent / "run" / "run.json").read_text())["stages"]
     for stage in outcome.data["estimates"]:
         assert not stage["limited"]
