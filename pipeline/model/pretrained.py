@@ -194,7 +194,7 @@ class SceneFacts:
     def why_not(self, record: WeightRecord) -> str:
         """Why ``weights: auto`` does not take a record, "" where it may."""
         whys = [_misfit(record, one) for one in self.tries]
-        text = f", taken as counts x {COUNTS:g}" if len(whys) > 1 else ""
+        text = f", taken as counts x {COUNTS:g}" if len(whys) > 1 and whys[-1] == _far(record, self.tries[-1]) else ""
         return "" if "" in whys else f"{whys[-1]}{text}"
 
 
@@ -246,7 +246,7 @@ def _candidates(sensor: str) -> Iterator[WeightRecord]:
 
 def _misfit(record: WeightRecord, scene: SceneFacts) -> str:
     """Why a record does not fit a scene as it is, "" where it does."""
-    if why := _lacks(record, scene) or _other_product(record, scene):
+    if why := _other_product(record, scene) or _lacks(record, scene):
         return why
     named = dict(zip(scene.bands, scene.units or ("",) * len(scene.bands), strict=True))
     other = [name for name in _taken(record, scene) if named[name] != REFLECTANCE]

@@ -131,7 +131,7 @@ def test_a_scene_near_the_edge_is_mapped_with_a_warning(bundle, make_scene, scen
 
 
 @pytest.mark.parametrize("low", [0.05, 0.0])
-def test_a_copy_of_few_counts_is_refused_and_a_dark_scene_is_not(bundle, make_scene, low):
+def test_a_copy_in_bytes_is_refused_and_a_dark_scene_is_not(bundle, make_scene, low):
     """A copy in bytes is 12 to 40 times smaller than counts, and smaller than all that the training scenes hold."""
     trained = replace(bundle, value_range=((low, 0.6), (low, 0.8)))
     copied = make_scene(factor=1 / 30)
