@@ -273,6 +273,8 @@ def test_an_encoder_that_nothing_judged_is_left_out_and_said(frozen, changes, po
     assert why in context_note(left, None, frozen, settings=settings, polygons=polygons)["line"]
 
 
+CUT = "network at step 34 of 300"
+BEFORE = "before it was fine-tuned"
 GAINED = "gained +0.017 macro-F1 on held-out polygons"
 
 
@@ -285,13 +287,12 @@ class Judged:
 @pytest.mark.parametrize(
     ("changes", "cut", "ending"),
     [
-        ({}, (), f"fine-tuned on 300 polygons, share 0.27, {GAINED} before it was fine-tuned"),
+        ({}, (), f"fine-tuned on 300 polygons, share 0.27, {GAINED} {BEFORE}"),
         ({"context.frozen": True}, (), f"frozen on 300 polygons, share 0.27, {GAINED}"),
         (
             {},
-            ("experts", "network at step 34 of 300"),
-            f"fine-tuned on 300 polygons until the time limit ended (network at step 34 of 300), share 0.27, {GAINED} "
-            "before it was fine-tuned",
+            ("experts", CUT),
+            f"fine-tuned on 300 polygons until the time limit ended ({CUT}), share 0.27, {GAINED} {BEFORE}",
         ),
         ({"pixels.enabled": False}, (), "fine-tuned on 300 polygons, alone (training.pixels is off)"),
     ],
