@@ -9,6 +9,7 @@ import geopandas as gpd
 import numpy as np
 import pytest
 import shapely
+import yaml
 
 from pipeline.errors import LabelWarning, SceneWarning, SplitWarning
 from pipeline.scenes.reader import SceneReader
@@ -53,6 +54,18 @@ def test_it_writes_nothing(good):
     assert {path.name for path in folder.iterdir()} == {"config.yaml", "labels.gpkg", "scene.tif"}
     assert outcome.failed == ()
     assert "landcover run" in outcome.hint
+
+
+def test_a_scene_without_a_mask_of_clouds_is_named(tmp_path, no_estimates):
+    config = write_world(tmp_path)
+    plain = yaml.safe_load(config.read_text(encoding="utf-8"))
+    plain["scenes"][0]["sensor"] = "sentinel-2"
+    config.write_text(yaml.safe_dump(plain), encoding="utf-8")
+    said = "no layer says where clouds are .* mapped as a class; give the folder of the product, or set inputs.clouds"
+    with pytest.warns(SceneWarning, match=said):
+        check_job(config, progress=no_progress)
+    for quiet in ("inputs.clouds=none", "inputs.mask=[nodata]"):  # nobody asked for clouds: as an error it would fail
+        assert check_job(config, progress=no_progress, changes=(quiet,)).failed == ()
 
 
 def test_it_tells_grid_bands_and_values(good):
