@@ -27,7 +27,7 @@ from pipeline.labels.settings import ClassItem, LabelSettings  # noqa: TC001 - p
 from pipeline.scenes.settings import InputSettings, SceneItem
 from pipeline.settings import NAME, Settings, absolute, changed, checked
 from pipeline.splits.settings import SplitSettings
-from pipeline.training.settings import ChipSettings, TrainingSettings
+from pipeline.training.settings import STEP_KEYS, ChipSettings, TrainingSettings
 
 SCHEMA_VERSION: Final = 2
 _OF_CONTEXT = (
@@ -64,7 +64,8 @@ def upgraded(data: dict[str, Any], *, path: Path) -> dict[str, Any]:
     implied = _implied(training) if isinstance(training, dict) else {}
     for old, place in MOVED.items():
         if (value := _take(new, old)) is not _ABSENT:
-            _say(path, f"{old} is now {place}")
+            went = implied.get(place) is _ABSENT
+            _say(path, f"{old} went: it steers nothing here" if went else f"{old} is now {place}")
             if place not in implied:
                 _put(new, place, value)
     mapping = new.get("map")
@@ -101,6 +102,10 @@ def _implied(training: dict[str, Any]) -> dict[str, Any]:
         found["training.context.share"] = _ABSENT
     if weights == "none":
         found["training.context.weights_bands"] = _ABSENT
+    named = training.get("encoder") is not None or bool(training.get("weights_bands"))
+    kept = training.get("frozen", training.get("head") == "chip")
+    if kept and not named and found.get("training.context.weights") != "none":
+        found |= {f"training.context.{key}": _ABSENT for key in STEP_KEYS}
     if training.get("soft_weight") == 0:
         found["training.experts.enabled"] = False
     if training.get("patience") and training.get("refit", True):

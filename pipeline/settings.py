@@ -54,6 +54,12 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+def refuse(wrong: Mapping[str, object]) -> None:
+    """ValueError, as validators raise it, with the first of the texts whose value is true."""
+    if text := next((text for text, holds in wrong.items() if holds), ""):
+        raise ValueError(text)
+
+
 def absolute(value: str, info: ValidationInfo) -> str:
     """A path made absolute against the configuration's folder, or the working folder where there is none.
 

@@ -214,3 +214,24 @@ def test_a_file_of_version_2_is_left_as_it_is(tmp_path):
     path.write_text(yaml.safe_dump(settings(training={"pixel_steps": 9})), encoding="utf-8")
     with pytest.raises(ConfigError, match=r"unknown key .training\.pixel_steps."):
         load_config(path)
+
+
+@pytest.mark.parametrize(
+    ("old", "kept"),
+    [
+        ({"head": "chip", "steps": 5}, False),
+        ({"frozen": True, "weights": "ResNet18_Weights.SENTINEL2_ALL_MOCO", "steps": 5}, False),
+        ({"head": "chip", "frozen": False, "steps": 5}, True),
+        ({"head": "chip", "context_share": 0.3, "steps": 5}, True),
+        ({"frozen": True, "encoder": "resnet18", "weights": "imagenet", "steps": 5}, True),
+    ],
+    ids=str,
+)
+def test_steps_that_a_kept_encoder_does_not_take_went(tmp_path, old, kept):
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(settings(version=1, training=old)), encoding="utf-8")
+    with pytest.warns(ConfigWarning) as caught:
+        config = load_config(path)
+    said = "training.steps is now" if kept else "training.steps went: it steers nothing here"
+    assert any(said in str(item.message) for item in caught)
+    assert config.training.context.steps == (5 if kept else 300)

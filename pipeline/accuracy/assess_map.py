@@ -15,7 +15,7 @@ from pipeline.accuracy.assess_assisted import assist, centred_confidence, confid
 from pipeline.accuracy.assess_design import AssumedDesign, assume_drawn, assume_plain, assume_strata
 from pipeline.accuracy.assess_estimators import NOT_PROBABILITY, Estimate, Figures, agreement, estimate_accuracy
 from pipeline.accuracy.assess_rasters import OnEveryPixel, compare_with_raster
-from pipeline.accuracy.assess_reference import ReferenceUnits, read_reference
+from pipeline.accuracy.assess_reference import POLYGON_RULE, ReferenceUnits, read_reference
 from pipeline.accuracy.class_maps import class_areas, is_raster, map_scheme, read_grid
 from pipeline.accuracy.sample_design import SampleDesign, read_design
 from pipeline.accuracy.sample_strata import open_strata
@@ -118,6 +118,8 @@ class Assessment:
     def words(self) -> str:
         """Which design the figures assume, what was left out, and what follows: for the report, in sentences."""
         sentences = [self.design.words]
+        if self.units is not None and self.units.kind == "polygons":
+            sentences.append(POLYGON_RULE)
         excluded = self.units.excluded if self.units is not None else ()
         if excluded:
             counts = Counter(item.reason for item in excluded)

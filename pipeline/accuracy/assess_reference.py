@@ -31,6 +31,11 @@ ID_FIELDS = ("id", "PLOTID", "plotid", "poly_id", "fid")
 _COORDINATES = (("LON", "LAT"), ("lon", "lat"), ("longitude", "latitude"), ("x", "y"), ("X", "Y"))
 _GEOGRAPHIC = frozenset({"LON", "lon", "longitude"})
 _GEOMETRIES = {"points": {"Point"}, "polygons": {"Polygon", "MultiPolygon"}}
+POLYGON_RULE = (
+    "A polygon counts once, whatever its size, and is right where the map gives its class to more of its pixels than "
+    "any other; figures per pixel, as those of a run's report, are others."
+)
+"""When a polygon of a reference is right, and why other figures of the same polygons differ."""
 _BLANK = {NODATA: "not interpreted", OMITTED: "class left out by the crosswalk"}
 # Row, col, x, y, code of the map, and the reason why a unit cannot be used, each [unit].
 _Located = tuple[

@@ -66,7 +66,7 @@ def init(
         refuse_with("--kind forecast", of_labels | {"--chips": chips, "--set": settings})
         return _init_forecast(scene or [], output=output, overwrite=overwrite)
     if chips is not None:
-        from pipeline.workflow.chip_job import write_chip_config
+        from pipeline.workflow.chip_check import write_chip_config
 
         refuse_with("--chips", of_labels | {"--scene": scene, "--kind": kind})
         return lambda _: write_chip_config(chips, output=output, overwrite=overwrite, options=options)
@@ -92,7 +92,7 @@ def _init_forecast(series: Sequence[str], *, output: Path, overwrite: bool) -> W
     """
     if not series:
         raise ConfigError("--kind forecast", expected="--scene with a GeoTIFF of dated bands, or a folder of them")
-    from pipeline.workflow.forecast_init import write_forecast_config
+    from pipeline.workflow.forecast import write_forecast_config
 
     return lambda _: write_forecast_config(series, output=output, overwrite=overwrite)
 
@@ -157,7 +157,7 @@ def check(config: ConfigFile, *, settings: Set = None) -> Work:
         return lambda _: check_series(forecast_settings([config], changes=settings or ()))
     whole_chips = of_chips(config, settings)
     from pipeline.workflow.check import check_job
-    from pipeline.workflow.chip_job import check_chips
+    from pipeline.workflow.chip_check import check_chips
 
     if whole_chips:
         return lambda progress: check_chips(config, progress=progress, changes=settings or ())

@@ -50,9 +50,11 @@ def predict(
     ] = None,
     chips: Annotated[
         Path | None,
-        typer.Option("--chips", help="A folder of chips for --model; gives a table: file, class, confidence."),
+        typer.Option("--chips", help="A folder of chips for --model; gives a table: file, class, confidence (-o)."),
     ] = None,
-    output: Annotated[Path | None, out("Folder for the maps of --model.")] = None,
+    output: Annotated[
+        Path | None, out("Folder for the maps of --model; with --chips for chips.csv, or a file that ends in .csv.")
+    ] = None,
     memory: Annotated[str | None, typer.Option()] = None,
     dask: Annotated[
         str | None,

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from pipeline.errors import ConfigError, ModelError, SceneError, SceneWarning
 from pipeline.model.checks import check_source
-from pipeline.scenes.clouds import CLOUDY, masks_clouds, with_clouds
+from pipeline.scenes.clouds import warn_of_clouds, with_clouds
 from pipeline.scenes.derived import plain_scenes
 from pipeline.scenes.fill import REFUSED_SHARE, find_fill
 from pipeline.scenes.geotiff import is_virtual
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from pipeline.scenes.scene import Scene, Source
 
 NOON = time(12)
-# Sensors whose products have a layer of clouds.
-_WITH_QUALITY = ("sentinel-2", "landsat", "hls")
 RECIPE = "inputs_section"
 """Key of the model's provenance."""
 OBJECTS = "objects"
@@ -73,7 +71,8 @@ def sources_for(
         inputs = inputs.model_copy(update={"resolution_m": words.resolution_m})
     said = bundle.provenance.get(NODATA_SAID)
     plain = [_without_fill(scene, said=said) for scene in _open(paths, inputs, words)]
-    _warn_of_clouds(bundle, plain, inputs)
+    trained = {item.sensor for item in bundle.sources}
+    warn_of_clouds(plain, clouds=inputs.clouds, mask=inputs.mask, sensors=trained, fix="mask them afterwards")
     opened = [with_clouds(scene, inputs.clouds, folder=folder / CLOUDS) for scene in plain]
     _check_dates(bundle, inputs, opened)
     for scene in opened:
@@ -114,23 +113,6 @@ def _without_fill(scene: Scene, *, said: float | None) -> Scene:
         raise SceneError(what, path=scene.path, got=fill.text, expected="observations", fix=fix)
     warnings.warn(f"{scene.path}: looks like fill, and is mapped: {fill.text}; {fix}", SceneWarning, stacklevel=4)
     return scene
-
-
-def _warn_of_clouds(bundle: ModelBundle, scenes: Sequence[Scene], inputs: InputSettings) -> None:
-    """SceneWarning of optical scenes that say nothing of clouds, where products of their sensor do."""
-    if inputs.clouds != "product" or not CLOUDY.intersection(inputs.mask or CLOUDY):
-        return
-    known = {item.sensor for item in bundle.sources}
-    silent = [
-        scene.path
-        for scene in scenes
-        if any(sensor.startswith(_WITH_QUALITY) for sensor in {scene.sensor} | (set() if scene.sensor else known))
-        and not (masks_clouds(scene) or any("clouds are not masked" in note for note in scene.notes))
-    ]
-    if silent:
-        more = f" and {len(silent) - 1} more" if len(silent) > 1 else ""
-        text = f"{silent[0]}{more}: no layer says where clouds are (SCL, QA_PIXEL, Fmask): they are mapped as a class"
-        warnings.warn(f"{text}; give the folder of the product, or mask them afterwards", SceneWarning, stacklevel=3)
 
 
 def _open(paths: Sequence[str], inputs: InputSettings, words: SceneRequest) -> list[Scene]:

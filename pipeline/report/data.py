@@ -118,6 +118,11 @@ class Failures:
     blocks: tuple[BlockAccuracy, ...]  # Of the scene that has most
     scene: str  # Its name
 
+    @property
+    def looked_at(self) -> int:
+        """Test pixels whose surroundings were looked at: those of ``by``."""
+        return int(self.by[0].count.sum()) if self.by else 0
+
 
 @dataclass(frozen=True, eq=False)
 class ValueFigures:
@@ -173,6 +178,7 @@ class ReportData:
     ahead: str = ""  # Which other method is ahead of the network, in words
     sampling: str = ""  # In words: which design the figures assume and what they are not
     history: tuple[dict[str, float], ...] = ()  # Rows of the training log: step, training loss, validation figure
+    encoder: str = ""  # Which pretrained encoder learned, its licence and what it gained, or why none did
     learning: tuple[LearningPoint, ...] = ()  # Figures by number of training polygons
     split: SplitMap | None = None  # Polygons by part
     features: Features | None = None  # PCA and t-SNE

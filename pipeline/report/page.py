@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from pipeline.diagnostics.confidence import Reliability
     from pipeline.quantity import Quantity
-    from pipeline.report.data import MapView, ReportData, ValueFigures
+    from pipeline.report.data import Failures, MapView, ReportData, ValueFigures
 
 _HALF_CLASSES = 9  # an error matrix of more does not fit into half the page
 _JUDGED_POLYGONS = 20  # a reliability diagram of fewer test polygons shows them, not the confidence
@@ -159,13 +159,7 @@ def _accuracy_drawings(data: ReportData) -> Iterator[Drawing]:
         yield Drawing("reliability", "Reliability of the confidence", caption, draw)
     failures = data.failures
     if failures is not None:
-        polygons = sum(data.scores[0].polygons.values()) if data.scores else 0
-        of = f" of {counted(polygons, 'polygon')}" if polygons else ""
-        caption = (
-            f"Test pixels{of} by their distance to another class of the map, by the size of the map's patch, and by "
-            f"block (block_accuracy.gpkg); pale where they are fewer than {FEW_PIXELS}, too few to judge. Held-out "
-            "polygons are not a probability sample: this shows where to look."
-        )
+        caption = _failures_caption(failures, data.scores[0] if data.scores else None)
         draw = partial(accuracy_figures.failures_figure, failures)
         yield Drawing("failures", "Where the map fails", caption, draw, wide=True)
     if data.examples:
@@ -179,6 +173,19 @@ def _accuracy_drawings(data: ReportData) -> Iterator[Drawing]:
         caption = "The test chips that are wrong most surely: is it the folder or the model?"
         draw = partial(accuracy_figures.wrong_chips, data.wrong_chips)
         yield Drawing("examples", "Worst errors", caption, draw, wide=True)
+
+
+def _failures_caption(found: Failures, judged: Score | None) -> str:
+    """How many test pixels each part of the figure is made from, and what it may say."""
+    polygons, pixels = (sum(part.values()) for part in (judged.polygons, judged.pixels)) if judged else (0, 0)
+    of = f" of {counted(polygons, 'polygon')}" if polygons else ""
+    drawn = f", drawn at random from {pixels:,}," if pixels > found.looked_at else ""
+    return (
+        f"{found.looked_at:,} test pixels{of}{drawn} by their distance to another class of the map, and by the size of "
+        f"the map's patch; all test pixels of {found.scene} by block (block_accuracy.gpkg). Pale where they are "
+        f"fewer than {FEW_PIXELS}, too few to judge. Held-out polygons are not a probability sample: this shows where "
+        "to look."
+    )
 
 
 def _reliability_caption(
@@ -203,6 +210,7 @@ def _learning_drawings(data: ReportData) -> Iterator[Drawing]:
         caption = "Loss per step (grey) and its running mean, one panel per part of the model."
         if not any("val_loss" in row for row in data.history):
             caption += " No curve of validation: the parts shown learn from the validation polygons too."
+        caption += f" Encoder: {data.encoder}." if data.encoder else ""
         yield Drawing("training", "Training curves", caption, lambda: figures.training(data.history))
     if data.learning:
         caption = "What more polygons would bring: rising at its end, more labels help; flat, they do not."

@@ -9,7 +9,7 @@ swir16 and swir22, or the first four. The raster is read like any other quality 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -22,7 +22,7 @@ from affine import Affine
 from numpy.typing import NDArray
 from rasterio.errors import RasterioError
 
-from pipeline.errors import ConfigError, SceneError
+from pipeline.errors import ConfigError, SceneError, SceneWarning
 from pipeline.files import fingerprint, hash_of, whole_file
 from pipeline.grid import Grid, Window
 from pipeline.scenes.quality import DEFAULT_MASK
@@ -38,6 +38,8 @@ SIX, FOUR = ("blue", "green", "red", "nir", "swir16", "swir22"), ("blue", "green
 GSD_M, BUFFER_PX = 30.0, 4
 # Side of the windows, and what is read around each: more than a cell of the network's coarsest layer.
 SIDE_PX, HALO_PX = 1024, 64
+# Sensors whose products have a layer of clouds.
+_WITH_QUALITY = ("sentinel-2", "landsat", "hls")
 CLOUDY = frozenset({"cloud", "cloud_medium", "cirrus", "shadow", "dilated"})
 CODES = {1: "cloud", 2: "shadow", 3: "dilated"}
 _TAG = "LANDCOVER_CLOUDS"
@@ -57,6 +59,28 @@ def product_mask(mask: Sequence[str] | None, clouds: Clouds) -> tuple[str, ...] 
 def masks_clouds(scene: Scene) -> bool:
     """Whether a layer of the product says where clouds are."""
     return any("cloud" in reason.lower() for layer in scene.quality for reason in layer.reasons)
+
+
+def warn_of_clouds(
+    scenes: Sequence[Scene],
+    *, clouds: Clouds, mask: Sequence[str] | None, fix: str, sensors: Collection[str] = (),
+) -> None:  # fmt: skip
+    """SceneWarning of optical scenes that say nothing of clouds, where products of their sensor do.
+
+    ``sensors`` are those of a scene that does not say its own; ``fix`` is what to do without the product.
+    """
+    if clouds != "product" or not CLOUDY.intersection(mask or CLOUDY):
+        return
+    silent = [
+        scene.path
+        for scene in scenes
+        if any(sensor.startswith(_WITH_QUALITY) for sensor in ((scene.sensor,) if scene.sensor else sensors))
+        and not (masks_clouds(scene) or any("clouds are not masked" in note for note in scene.notes))
+    ]
+    if silent:
+        more = f" and {len(silent) - 1} more" if len(silent) > 1 else ""
+        text = f"{silent[0]}{more}: no layer says where clouds are (SCL, QA_PIXEL, Fmask): they are mapped as a class"
+        warnings.warn(f"{text}; give the folder of the product, or {fix}", SceneWarning, stacklevel=3)
 
 
 def with_clouds(scene: Scene, clouds: Clouds, *, folder: Path, make: bool = True) -> Scene:

@@ -62,8 +62,7 @@ def fit_chips(
     lightning.seed_everything(settings.seed, verbose=False)
     stops = settings.context.enabled and settings.context.patience
     held = _held(chips.index, seed=settings.seed) if stops else np.zeros(len(chips), dtype=np.bool_)
-    statistics = _statistics(chips, ~held)
-    preprocess = Preprocess.from_statistics(bands=chips.bands, mean=statistics.mean, std=statistics.std)
+    statistics, preprocess = scaling_of(chips.only(~held))
     learned, judged = (_whole(chips, part, preprocess) for part in (~held, held))
     frozen, why_not = frozen_features(settings, preprocess, sensor=chips.sensor, level=chips.level, units=chips.units)
     if frozen is not None:
@@ -168,8 +167,10 @@ def _held(index: NDArray[np.uint8], *, seed: int) -> NDArray[np.bool_]:
     return held
 
 
-def _statistics(chips: FolderChips, which: NDArray[np.bool_]) -> BandStatistics:
+def scaling_of(chips: FolderChips) -> tuple[BandStatistics, Preprocess]:
+    """Statistics of the valid pixels of chips, and how chips are standardised by them."""
     total = Accumulator(chips.bands)
-    for values, valid in zip(chips.values[which], chips.valid[which], strict=True):
+    for values, valid in zip(chips.values, chips.valid, strict=True):
         total.add(values[:, valid])
-    return total.result()
+    found = total.result()
+    return found, Preprocess.from_statistics(bands=chips.bands, mean=found.mean, std=found.std)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from pipeline.experts.settings import ENOUGH_POLYGONS, ExpertSettings
-from pipeline.settings import Fraction, Settings, absolute
+from pipeline.settings import Fraction, Settings, absolute, refuse
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,12 +20,16 @@ if TYPE_CHECKING:
     from pipeline.splits.split import Part, Split
 
 NO_WEIGHTS, AUTO = "none", "auto"
-NO_FIT = "no pretrained weights at hand fit the scene"
+NO_FIT = "no pretrained weights at hand fit"
 # Files that training.context.weights may name; anything else is a record's name.
 WEIGHT_SUFFIXES = frozenset({".pth", ".pt", ".ckpt", ".bin", ".safetensors", ".tar"})
 # Share of a network with context that no held-out polygons can judge: one from random weights, or with another stem.
 # A guess: from random weights it made no set better (docs/learning.md).
 UNJUDGED_SHARE = 0.15
+# Keys of the network with context that are read at its steps alone, or to stop them.
+STEP_KEYS = (
+    "steps", "batch", "lr", "weight_decay", "dropout", "smoothing", "soft_weight", "patience", "devices", "nodes",
+)  # fmt: skip
 
 Encoder = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
 
@@ -69,7 +73,8 @@ class ContextSettings(Settings):
     frozen: bool | None = Field(
         None,
         description="Keep the encoder as it is. Default: false for pixels, where it is fine-tuned from the linear "
-        "discriminant on, at small rates; true for whole chips: the discriminant itself, without steps.",
+        "discriminant on, at small rates; true for whole chips: the discriminant itself, without steps, for which the "
+        "keys of steps are refused.",
     )
     steps: int = Field(300, ge=1, description="Batches.")
     batch: int = Field(8, ge=1, description="Chips in a batch.")
@@ -83,8 +88,8 @@ class ContextSettings(Settings):
     share: Fraction | None = Field(
         None,
         gt=0,
-        description="Share in the average beside the network of pixels. Default: what it earns on held-out polygons, "
-        "from 100 polygons on; where it earns nothing it is not trained.",
+        description="Share in the average beside the network of pixels, which must be on. Default: what it earns on "
+        "held-out polygons, from 100 polygons on; where it earns nothing it is not trained.",
     )
     patience: int = Field(
         0, ge=0, description="Validations without improvement before training stops; 0: never. Needs refit: false."
@@ -103,21 +108,16 @@ class ContextSettings(Settings):
 
     @model_validator(mode="after")
     def _fits(self) -> ContextSettings:
-        if self.devices * self.nodes > self.batch:
-            msg = (
-                f"every device needs a chip of each batch: batch {self.batch} for {self.devices} x {self.nodes} "
-                "devices; raise batch, or ask for fewer devices"
-            )
-            raise ValueError(msg)
-        if self.weights_bands and self.weights in {NO_WEIGHTS, AUTO}:
-            msg = "weights_bands without a weights file"
-            raise ValueError(msg)
-        if self.enabled and self.frozen and self.weights == NO_WEIGHTS:
-            msg = "frozen with weights: none keeps an encoder of random weights; set frozen to false, or name weights"
-            raise ValueError(msg)
-        if self.encoder is not None and self.weights == AUTO:
-            msg = "encoder with weights: auto, which decide it; set weights to none, a name or a file"
-            raise ValueError(msg)
+        wrong = {
+            f"every device needs a chip of each batch: batch {self.batch} for {self.devices} x {self.nodes} devices; "
+            "raise batch, or ask for fewer devices": self.devices * self.nodes > self.batch,
+            "weights_bands without a weights file": self.weights_bands and self.weights in {NO_WEIGHTS, AUTO},
+            "frozen with weights: none keeps an encoder of random weights; set frozen to false, or name weights":
+                self.enabled and self.frozen and self.weights == NO_WEIGHTS,
+            "encoder with weights: auto, which decide it; set weights to none, a name or a file":
+                self.encoder is not None and self.weights == AUTO,
+        }  # fmt: skip
+        refuse(wrong)
         return self
 
     @property
@@ -153,12 +153,19 @@ class TrainingSettings(Settings):
 
     @model_validator(mode="after")
     def _trains(self) -> TrainingSettings:
-        if not (self.pixels.enabled or self.context.enabled):
-            msg = "nothing to train: pixels and context are off"
-            raise ValueError(msg)
-        if self.context.enabled and self.context.patience and self.refit:
-            msg = "context.patience stops training by the validation polygons; set refit: false"
-            raise ValueError(msg)
+        context, plain = self.context, ContextSettings()
+        idle = [key for key in STEP_KEYS if self.takes_no_steps and getattr(context, key) != getattr(plain, key)]
+        wrong = {
+            "nothing to train: pixels and context are off": not (self.pixels.enabled or context.enabled),
+            "context.patience stops training by the validation polygons; set refit: false":
+                context.enabled and context.patience and self.refit,
+            "context.share with pixels off, where the network with context makes the map alone; leave it out":
+                context.share is not None and not self.pixels.enabled,
+            f"{', '.join(f'context.{key}' for key in idle)} without effect: the pretrained encoder is kept as it is, "
+            "under a linear discriminant that takes no steps; leave out what is named, or set context.frozen: false":
+                idle,
+        }  # fmt: skip
+        refuse(wrong)
         return self
 
     @property
@@ -194,6 +201,11 @@ class TrainingSettings(Settings):
         return self.head == "chip" and self.context.frozen_first if frozen is None else frozen
 
     @property
+    def takes_no_steps(self) -> bool:
+        """Whether the network with context, where weights fit, is a kept encoder under a linear discriminant."""
+        return self.keeps_encoder and self.context.frozen_first
+
+    @property
     def unjudged(self) -> bool:
         """Whether pretrained weights are named, and used although without experts nothing judges them."""
         return not self.experts.enabled and self.context.weights not in {NO_WEIGHTS, AUTO}
@@ -215,24 +227,19 @@ class TrainingSettings(Settings):
         context = {"devices", "nodes"}
         return self.model_dump(mode="json", exclude={"time_limit_s": True, "context": context})
 
-    def describe(self, polygons: int, *, encoder: str = "", why_not: str = "") -> str:
-        """What will be trained on so many polygons, in one line.
+    def describe(self, polygons: int, *, what: str = "polygons", encoder: str = "", why_not: str = "") -> str:
+        """What will be trained on so many polygons, in one line; ``what`` they are called.
 
         Where it is known which pretrained ``encoder`` the scenes get, or why none, that is said.
         """
-        parts = [
-            f"experts ({self.experts.trees} trees each, soft labels for {self.experts.soft_pixels:,})"
-            if self.experts.enabled
-            else "no experts (labels alone)"
-        ]
+        soft = f", soft labels for {self.experts.soft_pixels:,}" if self.head == "unet" else ""
+        known = f"experts ({self.experts.trees} trees each{soft})"
+        parts = [known if self.experts.enabled else "no experts (labels alone)"]
         if self.pixels.enabled:
             of = "pixels" if self.head == "unet" else "chip statistics"
             parts.append(f"a network of {of} ({self.pixels.steps} steps)")
-        if self.context.enabled:
-            parts.append(self._describe_context(polygons, encoder=encoder, why_not=why_not))
-        else:
-            parts.append("no network with context")
-        return f"trained on {polygons} polygons: {'; '.join(parts)}; at most {self.time_limit_s:.0f} s"
+        parts.append(self._describe_context(polygons, what=what, encoder=encoder, why_not=why_not))
+        return f"trained on {polygons} {what}: {'; '.join(parts)}; at most {self.time_limit_s:.0f} s"
 
     def describe_values(self, samples: int, *, encoder: str = "", why_not: str = "") -> str:
         """What will be trained on so many samples of a continuous target, in one line; see :meth:`describe`."""
@@ -252,15 +259,16 @@ class TrainingSettings(Settings):
             encoder = f"{named} (ridge regression, share {share})"
         return f"trained on {samples} samples: {experts}; {network}; {encoder}; at most {self.time_limit_s:.0f} s"
 
-    def _describe_context(self, polygons: int, *, encoder: str, why_not: str) -> str:
+    def _describe_context(self, polygons: int, *, what: str, encoder: str, why_not: str) -> str:
         context = self.context
+        if not context.enabled:
+            return "no network with context"
         if context.frozen_first and why_not:
             return f"no network with context: {NO_FIT} ({why_not})"
         start = {NO_WEIGHTS: "random weights", AUTO: "pretrained weights at hand"}.get(context.weights)
         name = "an encoder" if context.frozen_first else context.architecture
         kept = ", frozen" if self.keeps_encoder else ""
-        probe = self.keeps_encoder and context.frozen_first
-        steps = "linear discriminant" if probe else f"{context.steps} steps"
+        steps = "linear discriminant" if self.takes_no_steps else f"{context.steps} steps"
         if not self.pixels.enabled:
             share = "alone"
         elif context.share is not None:
@@ -270,12 +278,12 @@ class TrainingSettings(Settings):
         elif not self.experts.enabled:
             return "no network with context (without experts nothing judges it)"
         elif polygons < ENOUGH_POLYGONS:
-            return f"no network with context (fewer than {ENOUGH_POLYGONS} polygons cannot judge it)"
+            return f"no network with context (fewer than {ENOUGH_POLYGONS} {what} cannot judge it)"
         else:
-            share = "share as held-out polygons say"
+            share = f"share as held-out {what} say"
         start = start or Path(context.weights).name
-        what = f"an encoder, {encoder}" if encoder else f"{name} from {start}"
-        return f"{what}{kept} ({steps}, {share})"
+        named = f"an encoder, {encoder}" if encoder else f"{name} from {start}"
+        return f"{named}{kept} ({steps}, {share})"
 
 
 class PretrainSettings(Settings):

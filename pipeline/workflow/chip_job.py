@@ -1,4 +1,4 @@
-"""Whole chips as a job: ``landcover init --chips``, ``run`` and ``predict --chips``; a folder of rasters per class.
+"""Whole chips as a job: ``landcover run`` and ``predict --chips``; a folder of rasters per class.
 
 Chips that know their place are split by spatial blocks; folders called train and test (or val) are taken as they are.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
 from pathlib import Path
 from typing import Literal, cast
 
@@ -27,31 +26,30 @@ from pipeline.experts.forest import cores
 from pipeline.experts.settings import FOREST_TREES
 from pipeline.experts.shares import inner_folds
 from pipeline.files import check_target, csv_text, prepare_folder, write_json, write_text
-from pipeline.legend import scheme_for
 from pipeline.maps.look import shown_bands
 from pipeline.model.bundle import load_bundle, save_bundle
 from pipeline.report.data import ChipExample, ReportData
 from pipeline.report.page import write_report
 from pipeline.runs import environment
-from pipeline.scenes.settings import AS_FOUND, SceneOptions
-from pipeline.settings import NAME, Fraction, Settings, absolute, changed, checked, commented_yaml
+from pipeline.scenes.settings import SceneOptions
+from pipeline.settings import NAME, Fraction, Settings, absolute, changed, checked
 from pipeline.splits.split import block_keys
 from pipeline.training.chip_files import (
     FolderChips,
     chips_from_files,
     chips_from_folders,
-    class_folders,
-    open_chips,
     raster_files,
 )
 from pipeline.training.chip_folders import chip_probabilities, fit_chips
 from pipeline.training.settings import TrainingSettings
-from pipeline.workflow.outcome import Outcome, Progress, Table, next_run
+from pipeline.workflow.outcome import Outcome, Progress, Table
 
 # Folders that tell chips to learn from and chips to test, the first that is there.
 LEARNED, TESTED = ("train", "training"), ("test", "testing", "val", "valid", "validation")
 OPTIONS = "chip_options"
 """Key of the model's provenance: what was known better than the files said."""
+# The table of classified chips, in the folder that is asked for.
+CHIP_TABLE = "chips.csv"
 WHAT = "test chips; not a probability sample of any area"
 # Of the report: wrong chips that are shown, and the percentiles between which their bands are stretched.
 WRONG_CHIPS, STRETCH_PERCENT = 8, (2, 98)
@@ -97,61 +95,14 @@ class ChipJob(Settings):
         return SceneOptions.model_validate(self.folder.model_dump(include=set(SceneOptions.model_fields)))
 
 
-def write_chip_config(folder: Path, *, output: Path, overwrite: bool, options: SceneOptions = AS_FOUND) -> Outcome:
-    """Look at a folder of chips and write a configuration that runs as it is.
+def load_chip_job(config: Path, changes: Sequence[str]) -> ChipJob:
+    """A configuration of chips, with the keys that were set for it.
 
     Raises:
-        OutputError: ``output`` exists.
-        LabelError: no folders of chips, or the first and last chips of the classes differ in size or bands.
-        ConfigError: a sensor that is not known.
+        ConfigError: one that does not fit.
     """
-    found = class_folders(_folder_of(folder, LEARNED) or folder)
-    check_target(output, overwrite=overwrite, inputs=chain.from_iterable(found.values()))
-    scheme_for(list(found))  # names that make no legend are said now
-    open_chips([file for files in found.values() for file in {files[0]: 0, files[-1]: 0}], options=options)
-    stem = output.stem if output.stem != "config" else "chips"
-    given = {
-        "path": str(folder.resolve()),
-        **options.model_dump(mode="json", include={"bands", "sensor", "scale", "offset", "nodata"}),
-        **options.model_dump(mode="json", exclude_none=True),
-        "level": "",
-        "test": 0.2,
-        "block_m": 20_000.0,
-    }
-    plain = {"version": 2, "name": stem, "output": f"{stem}-run", "folder": given, "training": {"head": "chip"}}
-    checked(ChipJob, plain, path=output)
-    head = ("Configuration of a chip classifier, written by landcover init --chips. It runs as it is:",
-            f"  landcover run {output.name}")  # fmt: skip
-    write_text(output, commented_yaml(plain, head=head, model=ChipJob), what="the configuration")
-    rows = tuple((name, str(len(files))) for name, files in found.items())
-    return Outcome(
-        summary=f"{output}: {counted(sum(map(len, found.values())), 'chip')} of {len(found)} classes",
-        written=(output,),
-        tables=(Table("chips", ("class", "files"), rows),),
-        hint=f"next: landcover run {output}",
-    )
-
-
-def _load(config: Path, changes: Sequence[str]) -> ChipJob:
     data = read_yaml(config)
     return checked(ChipJob, changed(data, changes), path=config)
-
-
-def check_chips(config: Path, *, progress: Progress, changes: Sequence[str] = ()) -> Outcome:
-    """Read all chips and divide them, as ``run`` will; nothing is written.
-
-    Raises:
-        ConfigError: a configuration that does not fit.
-        LabelError: no folders of chips, chips that differ, or classes without a chip to learn from.
-    """
-    progress("reading chips", 0, 1)
-    parts = parts_of(_load(config, changes))
-    progress("reading chips", 1, 1)
-    learned, tested = len(parts.learned), 0 if parts.tested is None else len(parts.tested)
-    return Outcome(
-        summary=f"{config}: no error found; {counted(learned, 'chip')} to learn from, {tested} to test, {parts.how}",
-        hint=next_run(config, changes), data={"learned": learned, "tested": tested, "split": parts.how},
-    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -171,7 +122,7 @@ def run_chips(config: Path, *, overwrite: bool, progress: Progress, changes: Seq
         OutputError: the run folder has a model and ``overwrite`` is not given.
         LabelError: no folders of chips, or chips that differ.
     """
-    job = _load(config, changes)
+    job = load_chip_job(config, changes)
     run = prepare_folder(Path(job.output))
     target = run / "model" / "model.safetensors"
     if target.exists() and not overwrite:
@@ -265,7 +216,7 @@ def parts_of(job: ChipJob) -> Parts:
         LabelError: no folders of chips, chips that differ, or test folders of other classes.
     """
     path, given = Path(job.folder.path), {"options": job.options, "level": job.folder.level}
-    own, aside = _folder_of(path, LEARNED), _folder_of(path, TESTED)
+    own, aside = folder_of(path, LEARNED), folder_of(path, TESTED)
     chips = chips_from_folders(own or path, **given)  # type: ignore[arg-type]
     if own is not None and aside is not None:
         tested = chips_from_folders(aside, **given)  # type: ignore[arg-type]
@@ -284,7 +235,7 @@ def parts_of(job: ChipJob) -> Parts:
     return Parts(learned, chips.only(test), _how(chips, test, block_m=job.folder.block_m))
 
 
-def _folder_of(path: Path, names: Sequence[str]) -> Path | None:
+def folder_of(path: Path, names: Sequence[str]) -> Path | None:
     """The first folder of these names, in any case; None where there is none."""
     known = {item.name.lower(): item for item in path.iterdir() if item.is_dir()} if path.is_dir() else {}
     return next((known[name] for name in names if name in known), None)
@@ -322,12 +273,15 @@ def _blocks(chips: FolderChips, block_m: float) -> NDArray[np.int64]:
 def predict_chips(model: Path, folder: Path, *, output: Path | None, overwrite: bool, progress: Progress) -> Outcome:
     """Classify the chips of a folder, and of its subfolders, into a table: file, class, confidence.
 
+    ``output`` is the folder of the table, ``chips.csv``, or the table itself where it ends in ``.csv``; without it, the
+    table is called after the folder of the chips.
+
     Raises:
         ModelError: not a model of chips.
         LabelError: no raster file, or chips that do not fit the model.
         OutputError: the table exists and ``overwrite`` is not given.
     """
-    target = output or Path(f"{folder.name}_classes.csv")
+    target = _table_of(folder, output)
     folders = [folder, *sorted(path for path in folder.rglob("*") if path.is_dir())]
     files = [file for own in folders for file in raster_files(own)]
     check_target(target, overwrite=overwrite, inputs=(model, *files))
@@ -337,6 +291,7 @@ def predict_chips(model: Path, folder: Path, *, output: Path | None, overwrite: 
     chips = chips_from_files(files, source=folder, options=options)
     progress("reading chips", 1, 1)
     probabilities = chip_probabilities(bundle, chips)
+    prepare_folder(target.parent)
     write_table(target, chips, probabilities, names=bundle.scheme.names)
     counts = np.bincount(probabilities.argmax(axis=1), minlength=len(bundle.scheme))
     rows = tuple((name, str(count)) for name, count in zip(bundle.scheme.names, counts.tolist(), strict=True))
@@ -346,6 +301,22 @@ def predict_chips(model: Path, folder: Path, *, output: Path | None, overwrite: 
         tables=(Table("chips", ("class", "number"), rows),),
         data={"chips": len(chips), "classes": dict(zip(bundle.scheme.names, counts.tolist(), strict=True))},
     )
+
+
+def _table_of(folder: Path, output: Path | None) -> Path:
+    """Where the table of a folder of chips is written.
+
+    Raises:
+        OutputError: a file stands where the folder should be.
+    """
+    if output is None:
+        return Path(f"{folder.resolve().name}_classes.csv")
+    if output.suffix.lower() == ".csv" and not output.is_dir():
+        return output
+    if output.exists() and not output.is_dir():
+        fix = "name a folder, or a file that ends in .csv"
+        raise OutputError("not a folder for the table of chips", path=output, got="a file", fix=fix)
+    return output / CHIP_TABLE
 
 
 def write_table(path: Path, chips: FolderChips, probabilities: NDArray[np.float32], *, names: tuple[str, ...]) -> Path:

@@ -1,4 +1,4 @@
-"""``landcover forecast`` and ``predict`` with its model: the next steps of a series of rasters, a GeoTIFF each."""
+"""``landcover forecast``, ``init --kind forecast``, ``predict`` with its model: the next steps of a raster series."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pipeline import __version__
 from pipeline.documents import read_yaml
 from pipeline.errors import ConfigError, InputError, SceneError, counted
+from pipeline.files import check_target, write_text
 from pipeline.forecast.frames import Past, all_rows, look_back
 from pipeline.forecast.layers import Layers, Scaling, read_known, read_layers
 from pipeline.forecast.model_file import (
@@ -28,8 +29,9 @@ from pipeline.forecast.rolling import evaluate
 from pipeline.forecast.series import Cells, Series, read_series
 from pipeline.forecast.settings import ForecastSettings
 from pipeline.forecast.times import find_seasons, times_after
-from pipeline.settings import INSIDE_FILE, checked, section_of
+from pipeline.settings import INSIDE_FILE, Off, checked, commented_yaml, section_of
 from pipeline.workflow.forecast_files import Forecast, horizon_facts, iso, plan_files, write_forecast
+from pipeline.workflow.init import seen_from
 from pipeline.workflow.outcome import Outcome, Progress, Table
 
 if TYPE_CHECKING:
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
 _QUANTILES, _TEST_FRAC, _FEWEST_LEARNED = 3, 0.1, 16
 # Of the settings, what belongs to a series and not to the network.
 _OF_SERIES = frozenset({"series", "known", "layers"})
+# Shown as comments: layers beside the series, and cycles where none is seen.
+_EXAMPLES = {"known": Off("known.csv"), "layers": Off(["elevation.tif"])}
 
 
 def forecast_settings(given: Sequence[Path], *, changes: Sequence[str]) -> ForecastSettings:
@@ -55,6 +59,32 @@ def forecast_settings(given: Sequence[Path], *, changes: Sequence[str]) -> Forec
     known = checked(ForecastSettings, data, path=path)  # paths of the file are relative to it, those of options are not
     own = section_of("forecast", ForecastSettings, changes, {"series": known.series})
     return known.model_copy(update=own.model_dump(exclude_unset=True))
+
+
+def write_forecast_config(series: Sequence[str], *, output: Path, overwrite: bool) -> Outcome:
+    """Write a configuration that runs as it is, and say what the series holds.
+
+    Raises:
+        OutputError: ``output`` exists and is not to be overwritten.
+        SceneError: a series that cannot be forecast.
+    """
+    check_target(output, overwrite=overwrite, inputs=series)
+    settings = checked(ForecastSettings, {"series": tuple(series)})
+    found = check_series(settings)
+    held = [f"{name}: {value}" for name, value in found.tables[0].rows]
+    head = ["Configuration of a forecast, written by landcover init --kind forecast. It runs as it is:",
+            f"  landcover check {output.name}", f"  landcover run {output.name}", "",
+            "What the series holds:", *(f"  {line}" for line in held)]  # fmt: skip
+    plain = settings.model_dump(mode="json") | {
+        "series": [seen_from(path, output.parent) for path in settings.series],
+        "seasons": found.data["seasons"] or Off([12]),
+        "test_steps": found.data["tested"],
+        **_EXAMPLES,
+    }
+    checked(ForecastSettings, {key: value for key, value in plain.items() if not isinstance(value, Off)}, path=output)
+    write_text(output, commented_yaml(plain, head=head, model=ForecastSettings), what="the configuration")
+    summary = found.summary.replace("no error found; ", "")
+    return replace(found, summary=f"{output}: {summary}", written=(output,), hint=f"next: landcover run {output}")
 
 
 def check_series(settings: ForecastSettings) -> Outcome:

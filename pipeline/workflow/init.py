@@ -63,15 +63,15 @@ DATES = ("date", "day", "datetime", "measured")
 # Names of bands in a line.
 _HINTED = 4
 _NAME_THEM = (
-    "--bands with common names (blue, green, red, nir ...), or --sensor where they are its keys (B5, SR_B5), gives "
+    "{0}bands with common names (blue, green, red, nir ...), or {0}sensor where they are its keys (B5, SR_B5), gives "
     "colours, indices, pretrained weights, and models for other scenes"
 )
 _SCALE_THEM = (
-    "--scale (0.0001 where they are ten thousandths of reflectance) and --offset (-0.1 for Sentinel-2 of baseline "
+    "{0}scale (0.0001 where they are ten thousandths of reflectance) and {0}offset (-0.1 for Sentinel-2 of baseline "
     "04.00 or later) make them reflectance"
 )
-# What a file's own tags usually say; shown for the first scene, as comments.
-_WHERE_TAGS_ARE_MISSING = {"scale": Off(0.0001), "offset": Off(0.0), "nodata": Off(0)}
+# What a file's own tags usually say; shown for the first scene, and for chips, as comments.
+WHERE_TAGS_ARE_MISSING = {"scale": Off(0.0001), "offset": Off(0.0), "nodata": Off(0)}
 
 
 @dataclass(frozen=True)
@@ -355,7 +355,7 @@ def _settings(
     bands, folder = list(default_bands(given.scenes)[0]), given.output.parent
     name = "landcover" if given.output.stem == "config" else given.output.stem
     items = [
-        {"path": seen_from(path, folder), "id": scene.id} | ({} if number else _WHERE_TAGS_ARE_MISSING) | stated
+        {"path": seen_from(path, folder), "id": scene.id} | ({} if number else WHERE_TAGS_ARE_MISSING) | stated
         for number, (path, scene, stated) in enumerate(zip(given.paths, given.scenes, given.stated, strict=True))
     ]
     labels = {"path": seen_from(str(given.labels), folder)}
@@ -400,22 +400,25 @@ def _scene_table(opened: Sequence[Scene]) -> Table:
         )
         for scene in opened
     )
-    return Table("scenes", ("name", "rows x columns", "pixel", "CRS", "bands", "sensor"), rows, _hints(opened))
+    return Table("scenes", ("name", "rows x columns", "pixel", "CRS", "bands", "sensor"), rows, hints_of(opened))
 
 
-def _hints(opened: Sequence[Scene]) -> tuple[str, ...]:
-    """What to say where files do not: names of bands, and what their values are; bytes are pictures."""
+def hints_of(opened: Sequence[Scene], *, keys: str = "--") -> tuple[str, ...]:
+    """What to say where files do not: names of bands, and what their values are; bytes are pictures.
+
+    ``keys`` comes before the name of what says it: an option, or the key of a section of a configuration.
+    """
     bands = [band for scene in opened for band in scene.bands if not is_embedding(band.unit)]
     strange = list(dict.fromkeys(band.band for band in bands if centre_um(band.band) is None))
     if strange:
         shown = ", ".join(strange[:_HINTED]) + (" ..." if len(strange) > _HINTED else "")
-        return (f"what {shown} measure is not known: {_NAME_THEM}",)
+        return (f"what {shown} measure is not known: {_NAME_THEM.format(keys)}",)
     if not bands or any(band.unit != "DN" for band in bands):
         return ()
     with open_raster(bands[0].path, trust=True) as dataset:
         if dataset.dtypes[0] in {"uint8", "int8"}:
             return ()
-    return (f"values are counts as stored: {_SCALE_THEM}",)
+    return (f"values are counts as stored: {_SCALE_THEM.format(keys)}",)
 
 
 def _class_table(polygons: dict[str, int], burned: Sequence[LabelledPixels]) -> Table:

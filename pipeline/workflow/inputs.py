@@ -14,7 +14,7 @@ from pipeline.labels.rasterise import LabelledPixels, burn, erode_edges
 from pipeline.labels.rasters import is_class_raster, read_map_labels
 from pipeline.labels.source import LISTED, Labels, buffer_polygons, group_classes, read_labels
 from pipeline.legend import ClassScheme, LandClass
-from pipeline.scenes.clouds import with_clouds
+from pipeline.scenes.clouds import warn_of_clouds, with_clouds
 from pipeline.scenes.joining import CLOUDS, join_scenes, open_as, unlike
 from pipeline.scenes.stack import dated
 
@@ -92,6 +92,8 @@ def open_sources(config: Config, *, days: Sequence[date] = (), make: bool = True
     opened = [(item, scene) for item in config.scenes for scene in open_dates(item, config)]
     names = unlike([scene.id for _, scene in opened], paths=["" if item.id else item.path for item, _ in opened])
     folder, clouds = Path(config.output) / CLOUDS, config.inputs.clouds
+    fix = "set inputs.clouds: network finds them, none says that there are none"
+    warn_of_clouds([scene for _, scene in opened], clouds=clouds, mask=config.inputs.mask, fix=fix)
     scenes = [
         with_clouds(replace(scene, id=name), clouds, folder=folder, make=make)
         for (_, scene), name in zip(opened, names, strict=True)

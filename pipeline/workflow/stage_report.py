@@ -23,6 +23,7 @@ from pipeline.grid import Grid, Window
 from pipeline.labels.rasterise import LabelledPixels, with_areas
 from pipeline.maps.look import coarse_grid, to_rgb
 from pipeline.model.bundle import load_bundle
+from pipeline.model.describe import read_header
 from pipeline.report.data import (
     BlockAccuracy,
     ClassArea,
@@ -96,6 +97,7 @@ def common_data(job: Job) -> ReportData:
         ),
         mapped_share=areas.get("mapped_share"),
         history=history,
+        encoder=read_header(job.model_path)["provenance"].get("context", {}).get("line", ""),
         split=_split_map(job),
         ledger=tuple(kept_ledger(source, folder=folder) for source in job.mapped),
         warnings=tuple(dict.fromkeys(text for stage in stages.values() for text in stage.get("warnings", ()))),

@@ -347,6 +347,21 @@ def test_a_polygon_is_one_unit_whatever_its_size(tmp_path):
     assert found.sampling()["excluded"]["by_reason"] == {"two classes of the map share it equally": 1}
     assert found.figures.error_matrix.counts.sum() == 4
     assert found.figures.overall_accuracy.estimate == pytest.approx(0.5)
+    assert "A polygon counts once, whatever its size, and is right where the map gives its class" in found.words()
+
+
+def test_a_polygon_is_right_by_the_class_of_most_pixels(map_path, tmp_path):
+    codes = np.full((40, 40), 20, dtype=np.uint8)
+    codes[:, :10] = 10  # 4 of 9 columns of the first polygon, 3 and 2 of the others: most, though not half
+    codes[:, 13:15] = 30
+    path = write_map(tmp_path / "m.tif", codes)
+    shape = box(500_000 + 6 * 10, 5_800_000 - 200, 500_000 + 15 * 10, 5_800_000 - 100)
+    frame = geopandas.GeoDataFrame({"cover": ["forest"]}, geometry=[shape], crs=UTM)
+    frame.to_file(tmp_path / "p.gpkg")
+    found = assess_map(path, reference=tmp_path / "p.gpkg", field="cover")
+    assert found.figures.overall_accuracy.estimate == 1.0
+    plain = points(tmp_path / "q.gpkg", [100], [100], ["forest"])
+    assert "polygon" not in assess_map(map_path, reference=plain, field="cover").words()
 
 
 def test_points_on_a_pixel_edge_and_without_geometry(map_path, tmp_path):

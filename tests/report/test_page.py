@@ -195,6 +195,24 @@ def test_areas_say_what_share_of_the_scenes_they_cover(page):
     assert "The map covers 90.0% of the scenes; the rest has no data." in page.read_text(encoding="utf-8")
 
 
+def test_the_figure_of_failures_says_its_pixels(page, tmp_path):
+    words = "test pixels of 18 polygons, drawn at random from 165, by their distance"
+    assert f"30 {words}" in page.read_text(encoding="utf-8")
+    data = report_data()
+    by = tuple(replace(part, count=np.array([100, 65])) for part in data.failures.by)
+    whole = replace(data, failures=replace(data.failures, by=by))
+    text = write_report(tmp_path / "report.html", whole)[0].read_text(encoding="utf-8")
+    assert "165 test pixels of 18 polygons by their distance" in text
+
+
+@pytest.mark.parametrize("history", [({"step": 0.0, "loss": 1.0},), ()])
+def test_the_page_names_the_pretrained_encoder(tmp_path, history):
+    line = "resnet18 pretrained on clouds (licence Apache-2.0), frozen, gained +0.020"
+    text = write_report(tmp_path / "r.html", ReportData("t", SCHEME, history=history, encoder=line))[0].read_text()
+    assert text.count(f"Encoder: {line}.") == 1
+    assert "Encoder:" not in write_report(tmp_path / "s.html", ReportData("t", SCHEME))[0].read_text()
+
+
 def test_names_are_escaped(page):
     text = page.read_text(encoding="utf-8")
     assert "A &lt;job&gt; &amp; more" in text

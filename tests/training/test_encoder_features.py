@@ -28,7 +28,7 @@ from pipeline.training.crossval import predict_pixels
 from pipeline.training.encoder_features import FEATURES, FrozenFeatures, frozen_features
 from pipeline.training.networks import build_networks, lift_class, start_columns
 from pipeline.training.result import context_note
-from pipeline.training.settings import UNJUDGED_SHARE, TrainingSettings
+from pipeline.training.settings import STEP_KEYS, UNJUDGED_SHARE, TrainingSettings
 from pipeline.training.training_set import fit_probe, training_set
 from tests.training.worlds import TINY, changed, fit, make_job
 
@@ -79,7 +79,7 @@ def test_a_column_at_the_first_stride_is_the_feature_there(frozen):
 def test_moments_of_a_chip_are_those_of_the_network(frozen, branches):
     own = FrozenFeatures(frozen.encoders * branches, PREPROCESS)
     x = with_hole(chips(4, 22)[0])
-    head = changed(SETTINGS, {"head": "chip"})
+    head = changed(TrainingSettings(), {"head": "chip"})
     network = build_networks(head, classes=3, chip_px=22, preprocess=PREPROCESS, frozen=own, units=UNITS).context
     assert torch.allclose(network.eval().moments(x).flatten(1), own.of_chips(x), atol=1e-4, rtol=1e-4)
 
@@ -133,7 +133,8 @@ def test_an_encoder_is_fine_tuned_from_the_probe_on(frozen, tmp_path):
             SETTINGS, classes=3, chip_px=24, preprocess=PREPROCESS, frozen=frozen, units=UNITS
         ).context
 
-        settings = changed(SETTINGS, {"context.frozen": kept})
+        named = {"context.weights": "named", "context.encoder": "resnet18"}
+        settings = changed(SETTINGS, named | {"context.frozen": kept})
         train_context(network, learned, None, settings=settings, folder=tmp_path / str(kept), deadline=Deadline())
         now = network.encoder.state_dict()
         weights = [name for name in start if start[name].ndim > 1]
@@ -162,13 +163,29 @@ def test_a_network_of_columns_gives_what_the_probe_gives(frozen, known):
 def test_a_job_with_an_encoder_alone_starts_as_the_probe(tmp_path, kept):
     scene, split, scheme = make_job(tmp_path, noise=("green", "blue"))
     changes = {"pixels.enabled": False, "context.weights": OWN_NAME, "context.share": None}
-    settings = changed(TINY, changes | {"context.frozen": kept, "context.steps": 2})
+    steps = {"context.steps": 300, "context.batch": 8} if kept else {"context.steps": 2}
+    settings = changed(TINY, changes | steps | {"context.frozen": kept})
     result = fit([scene], split, scheme, settings=settings, folder=tmp_path / "run")
     assert bool(result.history) is not kept  # the discriminant needs no steps
     (member,) = result.bundle.members
     assert member.spec.columns
     test = split.pixels(scene.pixels, Part.TEST)
     assert (predict_pixels(result.bundle, scene.source, test) == test.code).mean() > 0.95
+
+
+def test_keys_of_steps_change_nothing_of_a_kept_encoder(tmp_path):
+    scene, split, scheme = make_job(tmp_path, noise=("green", "blue"))
+    plain = changed(TrainingSettings(), {"experts.trees": 2, "experts.soft_pixels": 200, "pixels.enabled": False,
+                                         "context.weights": OWN_NAME, "context.frozen": True})  # fmt: skip
+    other = {"steps": 3, "batch": 3, "lr": 1.0, "weight_decay": 0.9, "dropout": 0.9, "smoothing": 0.9}
+    other |= {"soft_weight": 0.0, "patience": 1, "devices": 2, "nodes": 2}
+    assert set(other) == set(STEP_KEYS)
+    unseen = plain.model_copy(update={"context": plain.context.model_copy(update=other)})
+    one, two = (
+        fit([scene], split, scheme, settings=settings, folder=tmp_path / name).bundle.members[0].state_dict()
+        for name, settings in (("plain", plain), ("other", unseen))
+    )
+    assert all(torch.allclose(one[name].double(), two[name].double(), atol=1e-4) for name in one)
 
 
 def learned(frozen, changes, *, deadline, judged):
@@ -243,7 +260,7 @@ def test_the_head_of_a_chip_network_starts_as_the_linear_probe(frozen, known):
     x, _ = chips(40, 24, seed=3)
     index = np.array(known, dtype=np.uint8)[np.arange(40) % len(known)]
     x += torch.from_numpy(index)[:, None, None, None] * torch.tensor([0.5, 0.0, -0.5, 1.0])[None, :, None, None]
-    head = changed(SETTINGS, {"head": "chip"})
+    head = changed(TrainingSettings(), {"head": "chip"})
     network = build_networks(head, classes=4, chip_px=24, preprocess=PREPROCESS, frozen=frozen, units=UNITS).context
     start_head(network, x, index)
     with torch.inference_mode():
@@ -273,6 +290,7 @@ def test_an_encoder_that_nothing_judged_is_left_out_and_said(frozen, changes, po
     assert why in context_note(left, None, frozen, settings=settings, polygons=polygons)["line"]
 
 
+KEPT = {"context.frozen": True, "context.steps": 300, "context.batch": 8}
 CUT = "network at step 34 of 300"
 BEFORE = "before it was fine-tuned"
 GAINED = "gained +0.017 macro-F1 on held-out polygons"
@@ -288,7 +306,7 @@ class Judged:
     ("changes", "cut", "ending"),
     [
         ({}, (), f"fine-tuned on 300 polygons, share 0.27, {GAINED} {BEFORE}"),
-        ({"context.frozen": True}, (), f"frozen on 300 polygons, share 0.27, {GAINED}"),
+        (KEPT, (), f"frozen on 300 polygons, share 0.27, {GAINED}"),
         (
             {},
             ("experts", CUT),
@@ -315,9 +333,9 @@ def test_random_weights_are_not_called_pretrained():
 
 @pytest.mark.parametrize("head", ["unet", "chip"])
 def test_a_frozen_encoder_is_said_to_need_no_steps(head):
-    kept = changed(SETTINGS, {"head": head, "context.weights": "auto", "context.frozen": True})
+    kept = changed(TrainingSettings(), {"head": head, "context.frozen": True})
     assert "frozen (linear discriminant, share as" in kept.describe(300)
-    assert "5 steps, share as" in changed(kept, {"context.frozen": False}).describe(300)
+    assert "300 steps, share as" in changed(kept, {"context.frozen": False}).describe(300)
 
 
 def test_named_weights_are_used_where_experts_are_off(frozen):

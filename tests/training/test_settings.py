@@ -9,7 +9,7 @@ import torch
 from pydantic import ValidationError
 
 from pipeline.errors import ModelWarning
-from pipeline.training.settings import NO_WEIGHTS, TrainingSettings
+from pipeline.training.settings import NO_WEIGHTS, STEP_KEYS, TrainingSettings
 from tests.training.worlds import TINY as SLOWER
 from tests.training.worlds import changed, fit, make_job
 
@@ -24,7 +24,7 @@ OTHER = {
     "experts.enabled": False,
     "experts.trees": 4,
     "experts.soft_pixels": 100,
-    "pixels.enabled": False,
+    "pixels.enabled": False,  # without a share beside it
     "pixels.steps": 5,
     "pixels.batch": 8,
     "pixels.lr": 1e-3,
@@ -83,7 +83,7 @@ def test_every_key_has_another_value_here():
 @pytest.mark.parametrize("key", sorted(set(OTHER) - REFUSED))
 def test_every_key_of_a_section_that_is_on_acts(job, plain, tmp_path, key):
     scene, split, scheme = job
-    also = {"refit": False} if key == "context.patience" else {}
+    also = {"context.patience": {"refit": False}, "pixels.enabled": {"context.share": None}}.get(key, {})
     settings = changed(TINY, {key: OTHER[key], **also})
     result = fit([scene], split, scheme, settings=settings, folder=tmp_path)
     assert what_is_trained(result.bundle, result.history) != plain
@@ -102,6 +102,38 @@ def test_keys_of_a_section_that_is_off_do_not_act(key):
     if key in {"context.enabled", *REFUSED}:
         return
     assert "no network with context" in changed(off, {key: OTHER[key]}).describe(12)
+
+
+# A pretrained encoder that stays as it is under a linear discriminant.
+KEPT = {"head: chip": {"head": "chip"}, "frozen: true": {"context.frozen": True}}
+OF_STEPS = {f"context.{key}": OTHER[f"context.{key}"] for key in STEP_KEYS} | {
+    "context.devices": 2, "context.nodes": 2, "context.patience": 2,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kept", sorted(KEPT))
+@pytest.mark.parametrize("key", sorted(OF_STEPS))
+def test_keys_of_steps_are_refused_where_none_is_taken(kept, key):
+    plain, given = changed(TrainingSettings(), KEPT[kept] | {"refit": False}), {key: OF_STEPS[key]}
+    with pytest.raises(ValidationError, match=f"{key} without effect: the pretrained encoder is kept"):
+        changed(plain, given)
+    for acts in (
+        {"context.frozen": False},
+        {"context.weights": "none", "context.frozen": None},
+        {"context.weights": "imagenet", "context.encoder": "resnet18"},
+        {"context.enabled": False},
+    ):
+        changed(plain, acts | given)
+
+
+def test_all_keys_of_steps_are_named_in_one_line():
+    with pytest.raises(ValidationError, match=r"context\.steps, context\.lr without effect"):
+        changed(TrainingSettings(), {"head": "chip", "context.steps": 5, "context.lr": 0.1})
+
+
+def test_a_share_beside_pixels_that_are_off_is_refused():
+    with pytest.raises(ValidationError, match=r"context\.share with pixels off"):
+        changed(TrainingSettings(), {"pixels.enabled": False, "context.share": 0.3})
 
 
 def test_without_experts_networks_learn_from_labels_alone(job, tmp_path):
@@ -133,6 +165,9 @@ def test_one_line_says_what_will_be_trained():
     on = changed(TrainingSettings(), {"context.weights": "none", "head": "chip"}).describe(412)
     assert "resnet18 from random weights (300 steps, share 0.15)" in on
     assert "a network of chip statistics (1500 steps)" in on
+    chips = changed(TrainingSettings(), {"head": "chip"}).describe(412, what="chips")
+    assert chips.startswith("trained on 412 chips: experts (100 trees each); a network of chip statistics")
+    assert "frozen (linear discriminant, share as held-out chips say)" in chips
 
 
 def test_a_run_may_be_resumed_with_more_time_or_other_devices():

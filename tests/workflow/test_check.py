@@ -10,6 +10,7 @@ import geopandas as gpd
 import numpy as np
 import pytest
 import shapely
+import yaml
 
 from pipeline.errors import LabelWarning, SceneWarning, SplitWarning
 from pipeline.model.records import OWN_NAME
@@ -55,6 +56,18 @@ def test_it_writes_nothing(good):
     assert {path.name for path in folder.iterdir()} == {"config.yaml", "labels.gpkg", "scene.tif"}
     assert outcome.failed == ()
     assert "landcover run" in outcome.hint
+
+
+def test_a_scene_without_a_mask_of_clouds_is_named(tmp_path, no_estimates):
+    config = write_world(tmp_path)
+    plain = yaml.safe_load(config.read_text(encoding="utf-8"))
+    plain["scenes"][0]["sensor"] = "sentinel-2"
+    config.write_text(yaml.safe_dump(plain), encoding="utf-8")
+    said = "no layer says where clouds are .* mapped as a class; give the folder of the product, or set inputs.clouds"
+    with pytest.warns(SceneWarning, match=said):
+        check_job(config, progress=no_progress)
+    for quiet in ("inputs.clouds=none", "inputs.mask=[nodata]"):  # nobody asked for clouds: as an error it would fail
+        assert check_job(config, progress=no_progress, changes=(quiet,)).failed == ()
 
 
 def test_it_tells_grid_bands_and_values(good):
@@ -121,7 +134,7 @@ def test_weights_that_the_values_do_not_fit_are_said_before(tmp_path, weights):
     outcome = check_job(config, changes=changes, progress=no_progress)
     why = r"values are 0.00\d+ times those it was trained on"
     if weights == "auto":
-        assert re.search(f"no pretrained weights at hand fit the scene .{OWN_NAME}: {why}", outcome.summary)
+        assert re.search(f"no pretrained weights at hand fit .{OWN_NAME}: {why}", outcome.summary)
     else:
         assert len(outcome.failed) == 1
         assert re.search(f"weights {OWN_NAME} do not fit the scene: {why}", outcome.failed[0])

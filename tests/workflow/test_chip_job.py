@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import rasterio
 import yaml
 
 from pipeline.cli.entry import main
@@ -116,6 +117,20 @@ def test_predict_gives_every_chip_of_a_folder_a_class(done, tmp_path):
     assert np.mean([row["file"].startswith(row["class"] + "/") for row in found]) > 0.9
     assert main(options) == 2
     assert main([*options, "--overwrite"]) == 0
+
+
+def test_a_name_without_csv_is_the_folder_of_the_table(done, tmp_path, capsys):
+    model, chips = done / "chips-run" / "model" / "model.safetensors", done / "chips"
+    command = ["predict", "--model", str(model), "--chips", str(chips), "--quiet", "-o"]
+    assert main([*command, str(tmp_path / "new" / "result")]) == 0
+    assert [path.name for path in (tmp_path / "new" / "result").iterdir()] == ["chips.csv"]
+    assert len(rows(tmp_path / "new" / "result" / "chips.csv")) == 20
+    assert main([*command, str(tmp_path / "new" / "result")]) == 2
+    assert "add --overwrite" in capsys.readouterr().err
+    (tmp_path / "plain").write_text("mine", encoding="utf-8")
+    assert main([*command, str(tmp_path / "plain"), "--overwrite"]) == 2
+    assert "not a folder for the table of chips" in capsys.readouterr().err
+    assert (tmp_path / "plain").read_text(encoding="utf-8") == "mine"
 
 
 def test_a_second_run_does_not_replace_the_model(done, capsys):
@@ -233,6 +248,69 @@ def test_init_says_what_run_would_and_keeps_the_chips(tmp_path, capsys):
         assert len(capsys.readouterr().err.strip().splitlines()) == 1
     chips[0].write_bytes(b"junk")
     assert main([*init, "-o", config]) == 2
+
+
+# What is said of chips whose bands have no names, by init and by check.
+UNNAMED = "what band1, band2, band3, band4 measure is not known: {0}bands with common names"
+NONE_FITS = "no network with context: no pretrained weights at hand fit (landcover_resnet18: the scene has 0 of its"
+
+
+@pytest.fixture(scope="module")
+def unnamed(tmp_path_factory):
+    """A folder of chips of four bands of counts without names."""
+    folder = tmp_path_factory.mktemp("unnamed") / "chips"
+    write_folders(folder, bands=(None,) * 4, count=70)
+    for path in folder.rglob("*.tif"):
+        with rasterio.open(path) as file:
+            profile, values = file.profile, file.read()
+        with rasterio.open(path, "w", **profile | {"dtype": "uint16"}) as out:
+            out.write(np.clip(values * 1e4, 1, None).astype(np.uint16))
+    return folder
+
+
+def test_init_and_check_say_what_nameless_bands_cost(unnamed, tmp_path, capsys):
+    config = str(tmp_path / "c.yaml")
+    assert main(["init", "--chips", str(unnamed), "-o", config]) == 0
+    said = capsys.readouterr().out
+    assert UNNAMED.format("--") in said
+    assert "pretrained weights" in said
+    text = (tmp_path / "c.yaml").read_text(encoding="utf-8")
+    for key in (
+        "#bands: [blue, green, red, nir]",
+        "#scale: 0.0001",
+        "#offset: 0.0",
+        "#nodata: 0",
+        "#sensor: sentinel-2",
+    ):
+        assert f"\n  {key}\n" in text
+    assert main(["check", config, "--set", "folder.block_m=1"]) == 0
+    said = capsys.readouterr().out
+    assert UNNAMED.format("folder.") in said
+    assert NONE_FITS in said
+
+
+def test_check_names_the_encoder_of_chips_that_say_all(unnamed, tmp_path, capsys):
+    config = str(tmp_path / "c.yaml")
+    said = ["--bands", "blue,green,red,nir", "--scale", "0.0001", "--sensor", "sentinel-2"]
+    assert main(["init", "--chips", str(unnamed), "-o", config, *said]) == 0
+    assert "not known" not in capsys.readouterr().out
+    assert main(["check", config, "--set", "folder.block_m=1"]) == 0
+    found = capsys.readouterr().out
+    assert "licence" in found
+    assert "experts (100 trees each); a network of chip statistics (1500 steps); an encoder, " in found
+    assert NONE_FITS not in found
+
+
+def test_counts_of_named_bands_are_said_for_chips(unnamed, tmp_path, capsys):
+    assert main(["init", "--chips", str(unnamed), "-o", str(tmp_path / "c.yaml"), "--bands", "blue,green,red,nir"]) == 0
+    assert "values are counts as stored: --scale (0.0001" in capsys.readouterr().out
+
+
+def test_check_refuses_chips_with_nothing_to_train(unnamed, tmp_path, capsys):
+    config = str(tmp_path / "c.yaml")
+    assert main(["init", "--chips", str(unnamed), "-o", config, "--quiet"]) == 0
+    assert main(["check", config, "--set", "training.pixels.enabled=false"]) == 2
+    assert "nothing to train" in capsys.readouterr().err
 
 
 def test_a_class_of_one_chip_is_said(tmp_path):

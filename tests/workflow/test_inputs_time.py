@@ -323,7 +323,7 @@ def test_the_real_scene_with_the_offset_left_in_is_warned_of(shared_data: Path, 
     from pipeline.scenes.ledger import source_ledger
 
     scene = shared_data / "rstoolbox_sen2" / "scene.tif"
-    (source,) = sources(tmp_path, scenes=[{"path": str(scene)}])
+    (source,) = sources(tmp_path, scenes=[{"path": str(scene)}], inputs={"clouds": "none"})
     with pytest.warns(SceneWarning, match="offset looks left in"):
         ledger = source_ledger(source)
     assert ledger["offset_check"]["state"] == "left in"  # type: ignore[index]

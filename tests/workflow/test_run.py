@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import zipfile
 from pathlib import Path
@@ -122,6 +123,8 @@ def test_the_report_is_one_page_with_figures_and_its_warning(finished):
     page = (finished.folder / "report.html").read_text(encoding="utf-8")
     assert "not a probability sample" in page
     assert all(name in page for name in CLASSES)
+    context = load_bundle(finished.folder / "model" / "model.safetensors").provenance["context"]
+    assert f"Encoder: {context['line']}." in html.unescape(page)
 
 
 def test_a_second_run_does_nothing(finished):
