@@ -11,7 +11,7 @@ import typer
 
 from pipeline.cli.console import Console, Work, add_command, add_commands
 from pipeline.cli.make import refuse_with, stages
-from pipeline.cli.options import ConfigFile, Force, Json, Overwrite, Quiet, Seed, Set, out
+from pipeline.cli.options import ConfigFile, Force, Json, Overwrite, Quiet, Seed, Set, SetOfJob, out
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def crossval(
     learning_curve: Annotated[
         bool, typer.Option("--learning-curve", help="Instead: the score against the number of polygons learned from.")
     ] = False,
-    settings: Set = None,
+    settings: SetOfJob = None,
     force: Annotated[bool, typer.Option("--force", help="Do folds again that are done.")] = False,
     output: Annotated[Path | None, out("Also write the figures here.")] = None,
     overwrite: Overwrite = False,
@@ -116,9 +116,13 @@ def crossval(
     if len(several := [name for name, value in asked.items() if value]) > 1:
         raise ConfigError(" together with ".join(several), fix="give one of them")
     kind = "block" if leave_one_block_out else "scene" if leave_one_scene_out else by
-    found = section_of("crossval", CrossvalSettings, settings, {"folds": folds, "by": kind, "methods": methods})
+    own = [text for text in settings or () if text.strip().startswith("crossval.")]
+    found = section_of("crossval", CrossvalSettings, own, {"folds": folds, "by": kind, "methods": methods})
+    changes = [text for text in settings or () if text not in own]
     work = draw_learning_curve if learning_curve else cross_validate_job
-    return lambda progress: work(config, found, output=output, force=force, overwrite=overwrite, progress=progress)
+    return lambda progress: work(
+        config, found, output=output, force=force, overwrite=overwrite, progress=progress, changes=changes
+    )
 
 
 def audit(

@@ -27,9 +27,15 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout 
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
 Force = Annotated[bool, typer.Option("--force", help="Do it again even if its inputs have not changed.")]
 ConfigFile = Annotated[Path, typer.Argument(metavar="config.yaml", help="Configuration; landcover init writes one.")]
-Set = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting, such as map.tile_px=512; repeatable.")
-]
+_ANY = "A setting, such as map.tile_px=512; repeatable."
+Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help=_ANY)]
+SetOfJob = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE",
+        help="A setting below, or a key of the configuration, such as training.experts.trees=50; repeatable.",
+    ),
+]  # fmt: skip
 Seed = Annotated[int, typer.Option(min=0, help="Seed: the same seed gives the same result.")]
 
 
@@ -102,6 +108,8 @@ class SettingsCommand(TyperCommand):
             option = next((name for name in param.opts if name in known), None)
             if option is not None and not getattr(param, "help", ""):
                 param.help = _text(known[option][1])  # type: ignore[attr-defined]  # options have one
+            if getattr(param, "help", "") == _ANY:
+                param.help = "A setting of those below; repeatable."  # type: ignore[attr-defined]
             known.pop(option or "", None)
         super().format_options(ctx, formatter)
         if known:

@@ -59,6 +59,7 @@ def assess_against_reference(
     found = assess_map(path, settings, scheme=scheme)
     if settings.design is None and found.units is not None:
         _warn_of_learned(path, settings.reference, found.units)
+        _warn_of_one_class(found, settings.reference)
     data = found.to_json()
     written = (write_json(output, data),) if output else ()
     label = "" if found.design.frame.is_probability else f" ({_label(found)})"
@@ -70,6 +71,16 @@ def assess_against_reference(
         written=written,
         data=data,
     )
+
+
+def _warn_of_one_class(found: Assessment, reference: Path) -> None:
+    """LabelWarning where all units are of one class of several: nothing can be mapped as it wrongly there."""
+    counts = found.figures.error_matrix.counts.sum(axis=0)
+    names = [name for name, count in zip(found.figures.error_matrix.names, counts, strict=True) if count]
+    if len(names) == 1 and len(found.mapped_ha) > 1:
+        text = f"{reference}: all units are {names[0]}: what is mapped as it elsewhere is not looked at, so that its "
+        what = "user's accuracy says nothing; add units of the other classes (objects: landcover assess OBJECTS.gpkg)"
+        warnings.warn(f"{text}{what}", LabelWarning, stacklevel=3)
 
 
 def _warn_of_learned(path: Path, reference: Path, units: ReferenceUnits) -> None:

@@ -31,22 +31,23 @@ LEAKY = "labelled pixels at random, neighbours on both sides: shows how much suc
 
 def cross_validate_job(
     config: Path, settings: CrossvalSettings, *, output: Path | None = None, force: bool = False,
-    overwrite: bool = False, progress: Progress,
+    overwrite: bool = False, progress: Progress, changes: Sequence[str] = (),
 ) -> Outcome:  # fmt: skip
     """Cross-validate a job; folds that an earlier run finished are taken from the run folder.
 
-    ``output`` is a further file for the figures; with ``force`` the folds asked for are done again.
+    ``output`` is a further file for the figures; with ``force`` the folds asked for are done again; ``changes`` are
+    keys of the configuration.
 
     Raises:
         SplitError: fewer blocks than folds, or a class with one polygon.
         OutputError: ``output`` exists, or the run folder has figures of another job.
     """
-    job = Job.load(config)
+    job = Job.load(config, changes=changes)
     if job.is_value:
         from pipeline.workflow.value_crossval import cross_validate_values
 
         return cross_validate_values(job, settings, output=output, force=force, overwrite=overwrite, progress=progress)
-    folds = _Folds.of(config, settings, FILE, output=output, force=force, overwrite=overwrite, progress=progress)
+    folds = _Folds.of(job, settings, FILE, output=output, force=force, overwrite=overwrite, progress=progress)
     data: dict[str, Any] = {"what": SAMPLING, "key": folds.key}
     tables = []
     for kind in settings.kinds:
@@ -67,7 +68,7 @@ def cross_validate_job(
 
 def draw_learning_curve(
     config: Path, settings: CrossvalSettings, *, output: Path | None = None, force: bool = False,
-    overwrite: bool = False, progress: Progress,
+    overwrite: bool = False, progress: Progress, changes: Sequence[str] = (),
 ) -> Outcome:  # fmt: skip
     """Cross-validate with shares of the training polygons in per cent; the test polygons of every fold stay the same.
 
@@ -81,9 +82,8 @@ def draw_learning_curve(
     """
     if len(settings.kinds) > 1:
         raise ConfigError("a learning curve by two kinds of folds", fix="give --by blocks or --by polygons")
-    folds = _Folds.of(
-        config, settings, LEARNING_CURVE, output=output, force=force, overwrite=overwrite, progress=progress
-    )
+    job = Job.load(config, changes=changes)
+    folds = _Folds.of(job, settings, LEARNING_CURVE, output=output, force=force, overwrite=overwrite, progress=progress)
     points = [_point(folds, share) for share in sorted(set(settings.shares))]
     kind = settings.kinds[0]
     data = {
@@ -125,14 +125,13 @@ class _Folds:
 
     @classmethod
     def of(
-        cls, config: Path, settings: CrossvalSettings, file: str, *, output: Path | None, force: bool,
+        cls, job: Job, settings: CrossvalSettings, file: str, *, output: Path | None, force: bool,
         overwrite: bool, progress: Progress,
     ) -> _Folds:  # fmt: skip
-        """Of a configuration, once nothing is in the way of the figures."""
+        """Of a job, once nothing is in the way of the figures."""
         settings.check()
         if output is not None:
             check_target(output, overwrite=overwrite)
-        job = Job.load(config)
         run, key = job.open_folder(), figures_key(job, settings)
         if not overwrite:
             refuse_other_figures(run.path / file, key)

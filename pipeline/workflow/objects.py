@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import tempfile
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import geopandas as gpd
 import numpy as np
 import shapely
 from affine import Affine
@@ -17,7 +19,7 @@ from rasterio.crs import CRS
 
 from pipeline.accuracy.assess_estimators import Estimate
 from pipeline.accuracy.assess_objects import Matches, ObjectFigures, match_objects, object_figures, pooled
-from pipeline.errors import InputError, LabelError, LegendError, counted
+from pipeline.errors import InputError, LabelError, LabelWarning, LegendError, counted
 from pipeline.files import check_target, write_json
 from pipeline.labels.footprints import is_vector, outlined, read_footprints
 from pipeline.labels.geometries import metric_crs
@@ -186,7 +188,7 @@ def assess_objects(
         check_target(output, overwrite=overwrite, inputs=(path, reference))
     predicted = read_footprints(path, may_be_empty=True)
     footprints = read_footprints(reference)
-    inside = read_footprints(settings.area) if settings.area is not None else None
+    inside = read_footprints(settings.area) if settings.area is not None else mapped_beside(path, footprints)
     matches = match_objects(predicted, footprints, iou=settings.iou, area=inside)
     found = object_figures(matches, iou=settings.iou, block_m=settings.block_m, complete=not settings.incomplete)
     data = found.to_json()
@@ -197,6 +199,24 @@ def assess_objects(
         written=(write_json(output, data),) if output else (),
         data=data,
     )
+
+
+def mapped_beside(path: Path, footprints: GeoDataFrame) -> GeoDataFrame | None:
+    """The extent of the map that objects lie beside (``<scene>_objects.gpkg``, ``<scene>_lc.tif``), where there is one.
+
+    LabelWarning where footprints lie outside it: what was not mapped was not missed.
+    """
+    scene = path.stem.removesuffix("_objects")
+    beside = path.with_name(f"{scene}_lc.tif")
+    if scene == path.stem or not beside.is_file():
+        return None
+    with FilePixels(beside) as codes:
+        extent = gpd.GeoDataFrame(geometry=[shapely.box(*codes.grid.bounds)], crs=codes.grid.crs)
+    outside = int((~footprints.to_crs(extent.crs).representative_point().within(extent.geometry.iloc[0])).sum())
+    if outside:
+        text = f"{outside} of {counted(len(footprints), 'footprint')} lie outside {beside.name} and are left out"
+        warnings.warn(text, LabelWarning, stacklevel=3)
+    return extent
 
 
 def object_line(found: ObjectFigures) -> str:

@@ -475,3 +475,14 @@ class TestZoneAndAssistance:
         assert "at most 5 % is wrong" in found["summary"]
         with rasterio.open(sure / "zone.tif") as mask:
             assert set(np.unique(mask.read(1))) == {0, 1, 255}
+
+
+def test_a_reference_of_one_class_is_said_to_judge_nothing_else(folder, said, tmp_path):
+    frame = geopandas.read_file(folder / "sample_filled.gpkg", layer="sample")
+    name = frame["reference"].iloc[0]
+    frame[frame["reference"] == name][["reference", "geometry"]].to_file(tmp_path / "one.gpkg")
+    found = said("assess", folder / "map.tif", "--reference", tmp_path / "one.gpkg", "--field", "reference")
+    (line,) = (text for text in found["warnings"] if "user's accuracy says nothing" in text)
+    assert f"all units are {name}: what is mapped as it elsewhere is not looked at" in line
+    every = ("--reference", folder / "sample_filled.gpkg", "--field", "reference")
+    assert not said("assess", folder / "map.tif", *every).get("warnings")

@@ -129,6 +129,16 @@ def test_objects_of_a_mask_are_assessed_against_footprints(tmp_path: Path) -> No
     assert found["polis_m"]["estimate"] == 0
 
 
+def test_footprints_outside_the_map_are_left_out_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out, mask = tmp_path / "here_objects.gpkg", mask_file(tmp_path / "here_lc.tif")
+    assert main(["objects", str(mask), "-o", str(out), "--quiet"]) == 0
+    truth = footprints_file(tmp_path / "truth.gpkg", [house(0), house(1), house(10)])
+    assert main(["assess", str(out), "--reference", str(truth), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert (document["predicted"], document["reference"], document["matched"]) == (3, 2, 2)
+    assert document["warnings"] == ["1 of 3 footprints lie outside here_lc.tif and are left out"]
+
+
 def test_an_empty_mask_gives_an_empty_layer_and_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     mask = mask_file(tmp_path / "mask.tif", boxes=1)
     out = tmp_path / "objects.gpkg"

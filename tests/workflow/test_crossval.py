@@ -263,3 +263,12 @@ def test_the_learning_curve_ends_in_the_cross_validation(world):
     assert {"polygons", "macro_f1", "sd", "baseline_macro_f1"} <= set(points[0])
     whole = validate(world).data["baseline"]
     assert points[1]["baseline_macro_f1"] == whole["pooled"]["macro_f1"]
+
+
+def test_keys_of_the_configuration_can_be_set(world, tmp_path):
+    changes = ("--set", f"output={tmp_path / 'other'}", "--set", "assessment.forest_trees=3")
+    asked = ("--set", "crossval.random_folds=0", "--methods", "forest", "--folds", "2", "--quiet")
+    assert main(["crossval", str(world), *changes, *asked]) == 0
+    assert (tmp_path / "other" / "crossval.json").is_file()
+    assert not (tmp_path / "run").exists()
+    assert main(["crossval", str(world), "--set", "assessment.trees=3", "--quiet"]) == 2
