@@ -64,7 +64,7 @@ def upgraded(data: dict[str, Any], *, path: Path) -> dict[str, Any]:
     implied = _implied(training) if isinstance(training, dict) else {}
     for old, place in MOVED.items():
         if (value := _take(new, old)) is not _ABSENT:
-            went = implied.get(place) is _ABSENT
+            went = implied.get(place) is _ABSENT and place.rpartition(".")[2] in STEP_KEYS
             _say(path, f"{old} went: it steers nothing here" if went else f"{old} is now {place}")
             if place not in implied:
                 _put(new, place, value)
@@ -108,7 +108,7 @@ def _implied(training: dict[str, Any]) -> dict[str, Any]:
         found |= {f"training.context.{key}": _ABSENT for key in STEP_KEYS}
     if training.get("soft_weight") == 0:
         found["training.experts.enabled"] = False
-    if training.get("patience") and training.get("refit", True):
+    if training.get("patience") and training.get("refit", True) and "training.context.patience" not in found:
         found["training.refit"] = False
     return found
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from pipeline.grid import Window
-from pipeline.model.pretrained import COUNTS, SceneFacts, search_encoders
+from pipeline.model.pretrained import COUNTS, SceneBands, search_encoders
 from pipeline.model.records import OWN_NAME
 from pipeline.scenes.joining import join_scenes
 from pipeline.scenes.opening import open_scene
@@ -35,7 +35,7 @@ def draw(scene: str, target: Path, *, row: int, col: int) -> None:
     names = source.band_names
     rows = []
     for weights in ("ukis_csmask_6b_l1c", OWN_NAME):
-        for encoder in search_encoders(SceneFacts(names, source.sensor, source.level), weights=weights).encoders:
+        for encoder in search_encoders(SceneBands(names, source.sensor, source.level), weights=weights).encoders:
             first = encoder.calibrated(values).features(values)[0][0]
             most = first.flatten(1).std(1).argsort(descending=True)[:SHOWN]
             rows.append((encoder.name, first[most].numpy()))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
+import warnings
 from dataclasses import dataclass, field
 
 from pydantic import Field
 
+from pipeline.errors import ModelWarning
 from pipeline.settings import Settings
 
 _LOG = logging.getLogger(__name__)
@@ -60,6 +62,13 @@ class Deadline:
     def left_s(self) -> float:
         """Seconds left, 0 when it has passed."""
         return max(self.at_s - time.monotonic(), 0.0)
+
+    def warn(self, key: str, *, seconds: float) -> None:
+        """ModelWarning of all that was cut short by the limit of a ``key``: a model as a file, and not as a model."""
+        if self.cut:
+            text = f"{key} ({seconds:g} s) ended first: {', '.join(self.cut)} cut short"
+            what = "the model is worse than it could be, and another on each run: set a higher limit"
+            warnings.warn(f"{text}; {what}", ModelWarning, stacklevel=3)
 
     def cuts(self, what: str) -> bool:
         """Whether the moment has passed, so that ``what`` is not begun; noted once, and logged."""

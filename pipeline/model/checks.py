@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline.errors import ModelError, ModelWarning
-from pipeline.model.pretrained import SceneFacts
+from pipeline.model.pretrained import SceneBands
 from pipeline.raster import sample_windows
 from pipeline.scenes.derived import plain_scenes
 from pipeline.scenes.opening import LEVELS
@@ -30,13 +30,16 @@ RESOLUTION_RATIO = 1.5
 # Reflectance against DN is a factor of 10 000, 8-bit against reflectance 255 or more; a scene of only water or only
 # snow differs from the mixed training pixels by less than 10 in the median band. 50 lies between.
 SCALE_RATIO = 50.0
-# 8-bit copies of counts are 12 to 40 times smaller: beyond this ratio a scene is on another scale too where most of its
-# values are none that the training scenes have (a scene of water alone has the values that theirs has).
-SUSPECT_RATIO = 15.0
+# 8-bit copies of counts are 12 to 40 times smaller, by one factor in all bands: beyond this ratio a scene is on another
+# scale too where most of its values are none that the training scenes have and its bands agree in the ratio to ALIKE.
+# Open sea beside land is as dark, but by 10 in blue and by 50 and more in the infrared.
+SUSPECT_RATIO, ALIKE, SEVERAL = 15.0, 2.0, 3
 # Share of a band's pixels outside the training range, widened by half of it on each side, that is worth a warning;
 # where half of all pixels in half of the bands lie outside, the model has never seen such a surface.
 WARN_SHARE = 0.1
 REFUSE_SHARE = 0.5
+# Of the bands, how many agree in a ratio of scales: what is cut off at 255 or rounded to 0 agrees less.
+OF_BANDS = 0.75
 # What bands are called that have no name.
 _POSITION = re.compile(r"band\d+")
 # Bins of a histogram, which is kept as the edges between equal shares of the pixels of whole scenes.
@@ -169,11 +172,11 @@ def sample_values(source: Source) -> NDArray[np.float32]:
     return np.concatenate(parts)
 
 
-def scene_facts(source: Source) -> SceneFacts:
+def scene_bands(source: Source) -> SceneBands:
     """What decides which encoders fit a scene, its values by :func:`sample_values`."""
     pixels = sample_values(source)
     statistics = (pixels.mean(axis=0).tolist(), pixels.std(axis=0).tolist()) if len(pixels) else None
-    return SceneFacts(source.band_names, source.sensor, source.level, source.units, statistics)
+    return SceneBands(source.band_names, source.sensor, source.level, source.units, statistics)
 
 
 def check_value_range(bundle: ModelBundle, pixels: NDArray[np.float32], *, path: str) -> None:
@@ -187,8 +190,10 @@ def check_value_range(bundle: ModelBundle, pixels: NDArray[np.float32], *, path:
         return
     mean, std = np.array(bundle.preprocess.mean), np.array(bundle.preprocess.std)
     found = np.abs(np.median(pixels, axis=0)) + pixels.std(axis=0)
-    ratio = float(np.median(found / (np.abs(mean) + std)))
+    ratios = found / (np.abs(mean) + std)
+    ratio = float(np.median(ratios))
     odd = not 1 / SUSPECT_RATIO <= ratio <= SUSPECT_RATIO and _unseen(bundle, pixels)
+    odd = odd and len(ratios) >= SEVERAL and bool((np.abs(np.log(ratios / ratio)) <= np.log(ALIKE)).mean() > OF_BANDS)
     if odd or not 1 / SCALE_RATIO <= ratio <= SCALE_RATIO:
         times = f"{ratio:,.0f} times larger" if ratio > 1 else f"{1 / max(ratio, 1e-12):,.0f} times smaller"
         raise ModelError(

@@ -172,7 +172,7 @@ class Found:
 
 
 @dataclass(frozen=True)
-class SceneFacts:
+class SceneBands:
     """What decides which encoders fit a scene."""
 
     bands: tuple[str, ...]  # By common name, in order
@@ -182,9 +182,9 @@ class SceneFacts:
     statistics: tuple[Sequence[float], Sequence[float]] | None = None  # Mean and deviation per band; None: not known
 
     @property
-    def tries(self) -> tuple[SceneFacts, ...]:
+    def tries(self) -> tuple[SceneBands, ...]:
         """As they are, and counts of Sentinel-2 whose scaling is not known also as reflectance."""
-        if self.sensor != "sentinel-2" or set(self.units) != {"DN"}:
+        if self.sensor != "sentinel-2" or "DN" not in self.units or REFLECTANCE in self.units:
             return (self,)
         known = self.statistics
         scaled = ([value * COUNTS for value in known[0]], [value * COUNTS for value in known[1]]) if known else None
@@ -198,7 +198,7 @@ class SceneFacts:
         return "" if "" in whys else f"{whys[-1]}{text}"
 
 
-def search_encoders(scene: SceneFacts, *, weights: str = "auto") -> Found:
+def search_encoders(scene: SceneBands, *, weights: str = "auto") -> Found:
     """The pretrained encoders for a scene; none where none fits.
 
     Args:
@@ -244,7 +244,7 @@ def _candidates(sensor: str) -> Iterator[WeightRecord]:
     yield own
 
 
-def _misfit(record: WeightRecord, scene: SceneFacts) -> str:
+def _misfit(record: WeightRecord, scene: SceneBands) -> str:
     """Why a record does not fit a scene as it is, "" where it does."""
     if why := _other_product(record, scene) or _lacks(record, scene):
         return why
@@ -255,7 +255,7 @@ def _misfit(record: WeightRecord, scene: SceneFacts) -> str:
     return _far(record, scene)
 
 
-def _other_product(record: WeightRecord, scene: SceneFacts) -> str:
+def _other_product(record: WeightRecord, scene: SceneBands) -> str:
     """Why a record is for another sensor or level than a scene's, "" where it is not."""
     if record.name == OWN_NAME:
         return ""
@@ -268,7 +268,7 @@ def _other_product(record: WeightRecord, scene: SceneFacts) -> str:
     return f"it is for level {record.level or 'unknown'}, the scene is of level {level or 'unknown'}"
 
 
-def _lacks(record: WeightRecord, scene: SceneFacts) -> str:
+def _lacks(record: WeightRecord, scene: SceneBands) -> str:
     """What a scene lacks of a record's bands, "" where it has enough: all of them, or three that ours knows."""
     taken, wanted = _taken(record, scene), record.bands_on(scene.sensor, scene.bands)
     if record.name == OWN_NAME:
@@ -277,12 +277,12 @@ def _lacks(record: WeightRecord, scene: SceneFacts) -> str:
     return f"the scene lacks {', '.join(absent)}" if absent else "" if wanted else "its bands are not known"
 
 
-def _taken(record: WeightRecord, scene: SceneFacts) -> tuple[str, ...]:
+def _taken(record: WeightRecord, scene: SceneBands) -> tuple[str, ...]:
     """Bands of the scene that the record's encoder takes, in the record's order."""
     return tuple(name for name in record.bands_on(scene.sensor, scene.bands) if name in scene.bands)
 
 
-def _far(record: WeightRecord, scene: SceneFacts) -> str:
+def _far(record: WeightRecord, scene: SceneBands) -> str:
     """Why values are not in the unit of a record, "" where they are or nothing is known of them."""
     if scene.statistics is None or record.scaling is None:
         return ""
@@ -299,7 +299,7 @@ def _far(record: WeightRecord, scene: SceneFacts) -> str:
     return f"values are {ratio:.3g} times those it was trained on (mean of {name} {means[name]:.4g})"
 
 
-def _named(weights: str, scene: SceneFacts) -> PretrainedEncoder:
+def _named(weights: str, scene: SceneBands) -> PretrainedEncoder:
     """The encoder of a file or a record that was asked for; ModelWarning where it is for another sensor or level.
 
     Raises:
@@ -333,7 +333,7 @@ def _named(weights: str, scene: SceneFacts) -> PretrainedEncoder:
     return _opened(record, scene, loaded=loaded)
 
 
-def _opened(record: WeightRecord, scene: SceneFacts, *, loaded: EncoderWeights | None = None) -> PretrainedEncoder:
+def _opened(record: WeightRecord, scene: SceneBands, *, loaded: EncoderWeights | None = None) -> PretrainedEncoder:
     loaded = loaded or record_weights(record)
     loaded, taken = replace(loaded, bands=record.bands_on(scene.sensor, scene.bands)), _taken(record, scene)
     if record.architecture == efficientnet.NAME:

@@ -150,7 +150,7 @@ def train_on_statistics(
     layer.standardise_by(raw)
     features = _features(layer, raw)
     seen = features
-    if frozen is not None:
+    if frozen is not None and settings.asks_encoder(int(labelled.sum())):
         until = deadline.share(EXPERTS_TIME * FEATURES_TIME) if settings.can_drop_encoder else None
         seen = np.hstack([features, frozen.of_chips(chips.x, deadline=until).numpy()])
     statistics, further = features.shape[1], seen.shape[1] - features.shape[1]

@@ -221,7 +221,8 @@ def job_key(learner: Learner, learned: ContextSet, *, judged: ContextSet | None,
     """16 hexadecimal digits of what the network starts as and learns from: settings, chips, labels of either part.
 
     Soft labels, and the layers that start as a discriminant, are left out: they follow from these, but several cores
-    add up in any order. Pretrained weights count as tensors, not by their path.
+    add up in any order, and which pixels have soft labels may hang on the time limit. Pretrained weights count as
+    tensors, not by their path.
     """
     plain = settings.resumable
     cast("dict[str, Any]", plain["context"]).pop("weights")
@@ -229,7 +230,7 @@ def job_key(learner: Learner, learned: ContextSet, *, judged: ContextSet | None,
     follows = _FOLLOWS if learner.network.starts_as_probe else ()
     tensors = [value for name, value in learner.state_dict().items() if not name.startswith(follows)]
     for part in (learned, judged):
-        tensors += [] if part is None else [part.x, part.index, part.weight, part.soft]
+        tensors += [] if part is None else [part.x, part.index, part.weight]
     for tensor in tensors:
         digest.update(str(tuple(tensor.shape)).encode())
         digest.update(np.ascontiguousarray(tensor.cpu().numpy()).tobytes())

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from pipeline.model.encoder import build_encoder
 from pipeline.model.network import VIEWS, pad_to, view_moments
-from pipeline.model.pretrained import Found, PretrainedEncoder, SceneFacts, search_encoders
+from pipeline.model.pretrained import Found, PretrainedEncoder, SceneBands, search_encoders
 from pipeline.model.spec import NetworkSpec
 from pipeline.model.transfer import put_weights
 
@@ -134,6 +134,6 @@ def frozen_features(
     """
     if not settings.context.frozen_first:
         return None, ""
-    scene = SceneFacts(preprocess.bands, sensor, level, tuple(units), (preprocess.mean, preprocess.std))
+    scene = SceneBands(preprocess.bands, sensor, level, tuple(units), (preprocess.mean, preprocess.std))
     found = search_encoders(scene, weights=settings.context.weights)
     return FrozenFeatures(found.encoders, preprocess, found.factor) if found.encoders else None, found.why_not

@@ -80,11 +80,12 @@ def pretrain(
     batches = MaskedBatches(x, valid, settings)
     baseline = float(_missing_loss(torch.zeros_like(batches.batch(0)[1]), *batches.batch(0)[1:]))
     watch = Watch("pretraining", steps=settings.steps, progress=progress)
+    deadline = Deadline.after(settings.time_limit_s)
     run_trainer(
-        _Filler(network, settings), DataLoader(batches, batch_size=None), watch=watch,
-        deadline=Deadline.after(settings.time_limit_s), max_epochs=1, precision=precision(), devices=1, logger=False,
-        enable_checkpointing=False, gradient_clip_val=1.0,
+        _Filler(network, settings), DataLoader(batches, batch_size=None), watch=watch, deadline=deadline, max_epochs=1,
+        precision=precision(), devices=1, logger=False, enable_checkpointing=False, gradient_clip_val=1.0,
     )  # fmt: skip
+    deadline.warn("pretrain.time_limit_s", seconds=settings.time_limit_s)
     return Pretrained(_encoder_tensors(network), preprocess, watch.rows, settings, baseline)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-import warnings
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,6 @@ import lightning
 import numpy as np
 import torch
 
-from pipeline.errors import ModelWarning
 from pipeline.experts.settings import ENOUGH_POLYGONS
 from pipeline.model.bundle import ModelBundle, TrainedOn
 from pipeline.training.context import STAGE
@@ -111,12 +109,9 @@ def _footprint(scenes: Sequence[TrainingScene]) -> dict[str, Any]:
 def provenance_of(settings: TrainingSettings, *, deadline: Deadline, notes: dict[str, Any]) -> dict[str, Any]:
     """How the model came about, JSON-ready; ``notes`` join settings, versions and what the ``deadline`` cut short.
 
-    ModelWarning where it cut anything: such a model is finished as a file, and not as a model.
+    ModelWarning where it cut anything.
     """
-    if deadline.cut:
-        text = f"training.time_limit_s ({settings.time_limit_s:g} s) ended first: {', '.join(deadline.cut)} cut short"
-        what = "the model is worse than it could be, and another on each run: set a higher limit"
-        warnings.warn(f"{text}; {what}", ModelWarning, stacklevel=3)
+    deadline.warn("training.time_limit_s", seconds=settings.time_limit_s)
     return {
         "settings": settings.model_dump(mode="json"),
         "versions": {"torch": str(torch.__version__), "lightning": lightning.__version__},

@@ -157,13 +157,13 @@ class TrainingSettings(Settings):
         idle = [key for key in STEP_KEYS if self.takes_no_steps and getattr(context, key) != getattr(plain, key)]
         wrong = {
             "nothing to train: pixels and context are off": not (self.pixels.enabled or context.enabled),
+            f"{', '.join(f'context.{key}' for key in idle)} without effect: the pretrained encoder is kept as it is, "
+            "under a linear discriminant that takes no steps; leave out what is named, or set context.frozen: false":
+                idle,
             "context.patience stops training by the validation polygons; set refit: false":
                 context.enabled and context.patience and self.refit,
             "context.share with pixels off, where the network with context makes the map alone; leave it out":
                 context.share is not None and not self.pixels.enabled,
-            f"{', '.join(f'context.{key}' for key in idle)} without effect: the pretrained encoder is kept as it is, "
-            "under a linear discriminant that takes no steps; leave out what is named, or set context.frozen: false":
-                idle,
         }  # fmt: skip
         refuse(wrong)
         return self

@@ -184,33 +184,46 @@ def soft_labels(
 ) -> list[SoftLabels]:  # fmt: skip
     """Probabilities of each mixture for about ``pixels`` valid pixels, spread evenly over all chips, none twice.
 
-    After the deadline the chips that are left get none.
+    The first mixture sees the surroundings alone: after the deadline the chips that are left get none of it, once a
+    batch is done. The second sees the columns of the encoder too, which take the time: it is asked chip by chip, in
+    random order, so that what is there at the deadline is spread over the scenes.
     """
     generator = torch.Generator().manual_seed(seed)
     valid = chips.once()
     chance = min(pixels / max(int(valid.sum()), 1), 1.0)
     where = valid & (torch.rand(valid.shape, generator=generator) < chance)
-    columns: list[torch.Tensor] = []
-    targets: list[list[NDArray[np.float32]]] = [[] for _ in mixtures]
-    waiting: list[torch.Tensor] = []
-    plain = mixtures[0].channels * (LEVELS if chips.around else 1)
-    last = len(chips) - 1
-    for chip in range(len(chips)):
-        waiting.append(_layers(chips, chip, frozen)[:, where[chip]].T)
-        known = sum(map(len, waiting))
-        # Experts alone give a batch of pixels within seconds; what takes the time is an encoder.
+    first, *others = mixtures
+    found = [_labelled(first, chips, where.clone(), order=range(len(chips)), deadline=deadline, frozen=None)]
+    order = torch.randperm(len(chips), generator=generator).tolist()
+    return found + [_labelled(own, chips, where.clone(), order=order, deadline=deadline, frozen=frozen)
+                    for own in others]  # fmt: skip
+
+
+def _labelled(
+    mixture: Mixture, chips: ChipSet, where: torch.Tensor,
+    *, order: Sequence[int], deadline: Deadline, frozen: FrozenFeatures | None,
+) -> SoftLabels:  # fmt: skip
+    """Soft labels of the pixels ``where`` bool [chip, row, col], chips in an order; cleared where none came in time."""
+    plain = chips.x.shape[1] * (LEVELS if chips.around else 1)
+    columns: dict[int, torch.Tensor] = {}
+    targets: dict[int, torch.Tensor] = {}
+    waiting: list[tuple[int, torch.Tensor]] = []
+    for number, chip in enumerate(order, 1):
+        waiting.append((chip, _layers(chips, chip, frozen)[:, where[chip]].T))
+        known = sum(len(rows) for _, rows in waiting)
         over = frozen is not None and not deadline.left_s
-        if chip < last and (not known or (known < _PREDICT and not over)):
+        if number < len(order) and (not known or (known < _PREDICT and not over)):
             continue
-        features, waiting = torch.cat(waiting), []
-        columns.append(features[:, :plain])
-        for mixture, target in zip(mixtures, targets, strict=True):
-            target.append(mixture.predict(features.numpy()))
-        if chip < last and deadline.cuts("soft labels"):
-            where[chip + 1 :] = False
+        probabilities = torch.from_numpy(mixture.predict(torch.cat([rows for _, rows in waiting]).numpy()))
+        parts = torch.split(probabilities, [len(rows) for _, rows in waiting])
+        for (done, rows), part in zip(waiting, parts, strict=True):
+            columns[done], targets[done] = rows[:, :plain].clone(), part
+        waiting = []
+        if number < len(order) and deadline.cuts("soft labels"):
             break
-    features = torch.cat(columns)
-    return [SoftLabels(features, torch.from_numpy(np.concatenate(target)), where) for target in targets]
+    where[[chip for chip in range(len(chips)) if chip not in columns]] = False
+    features, target = (torch.cat([part[chip] for chip in sorted(part)]) for part in (columns, targets))
+    return SoftLabels(features, target, where)
 
 
 def check_learned(

@@ -37,7 +37,7 @@ from pipeline.inference.plan import estimate
 from pipeline.inference.tiles import GDAL_CACHE_BYTES
 from pipeline.legend import IGNORE_INDEX
 from pipeline.model.bundle import ModelBundle
-from pipeline.model.checks import scene_facts
+from pipeline.model.checks import scene_bands
 from pipeline.model.network import Network, build_network
 from pipeline.model.preprocess import Preprocess
 from pipeline.model.pretrained import Found, search_encoders
@@ -114,10 +114,10 @@ def job_encoder(job: Job) -> Found | None:
     Raises:
         ModelError: weights that are asked for by name and do not fit.
     """
-    first, settings = job.sources[0], job.config.training
+    first, settings = job.training_scenes[0].source, job.config.training
     if not settings.asks_encoder(len(learned_polygons(job.split, settings))):
         return None
-    return search_encoders(scene_facts(first), weights=settings.context.weights)
+    return search_encoders(scene_bands(first), weights=settings.context.weights)
 
 
 def estimate_stages(job: Job) -> tuple[StageCost, ...]:

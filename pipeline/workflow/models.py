@@ -10,9 +10,9 @@ from pipeline.documents import read_json
 from pipeline.errors import ConfigError, ModelError, OutputError, counted
 from pipeline.files import check_target, hash_file
 from pipeline.inference.sources import STORED
-from pipeline.model.checks import scene_facts
+from pipeline.model.checks import scene_bands
 from pipeline.model.describe import describe, describe_text, is_forecast_model, read_forecast_header
-from pipeline.model.pretrained import SEARCH_ORDER, SceneFacts, search_encoders
+from pipeline.model.pretrained import SEARCH_ORDER, SceneBands, search_encoders
 from pipeline.model.records import WeightRecord, fetch_weights, find_record, weight_records
 from pipeline.model.spec import ENCODERS
 from pipeline.model.transfer import nearest_band
@@ -196,7 +196,7 @@ def list_weights(
             raise ConfigError(f"option {option}", got=value, expected="one of " + ", ".join(known))
     source = _source(config, scene)
     wanted = source.band_names if source is not None else ()
-    scene_is = scene_facts(source) if source is not None else None
+    scene_is = scene_bands(source) if source is not None else None
     facts = [
         record_facts(item, scene_is)
         for item in records
@@ -239,7 +239,7 @@ def show_weights(
         record = find_record(name, architecture=encoder)
         if fetch:
             _download(record, progress)
-        facts = record_facts(record, scene_facts(source) if source is not None else None)
+        facts = record_facts(record, scene_bands(source) if source is not None else None)
     why = facts.get("why_not")
     rows = tuple(
         (band, start or "mean of all", "" if start else "no band of theirs is near")
@@ -288,7 +288,7 @@ def _download(record: WeightRecord, progress: Progress) -> None:
     record_weights(record)
 
 
-def record_facts(record: WeightRecord, scene: SceneFacts | None) -> dict[str, Any]:
+def record_facts(record: WeightRecord, scene: SceneBands | None) -> dict[str, Any]:
     """What a record says, JSON-ready; of a scene also why ``weights: auto`` does not take it there ("": it may).
 
     And how each band would start where ``training.context.encoder`` names the encoder too.

@@ -10,8 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import geopandas as gpd
 import numpy as np
+import rasterio
 import shapely
 from affine import Affine
 from numpy.typing import NDArray
@@ -187,8 +187,8 @@ def assess_objects(
     if output is not None:
         check_target(output, overwrite=overwrite, inputs=(path, reference))
     predicted = read_footprints(path, may_be_empty=True)
-    footprints = read_footprints(reference)
-    inside = read_footprints(settings.area) if settings.area is not None else mapped_beside(path, footprints)
+    footprints = mapped_beside(path, read_footprints(reference))
+    inside = read_footprints(settings.area) if settings.area is not None else None
     matches = match_objects(predicted, footprints, iou=settings.iou, area=inside)
     found = object_figures(matches, iou=settings.iou, block_m=settings.block_m, complete=not settings.incomplete)
     data = found.to_json()
@@ -201,22 +201,23 @@ def assess_objects(
     )
 
 
-def mapped_beside(path: Path, footprints: GeoDataFrame) -> GeoDataFrame | None:
-    """The extent of the map that objects lie beside (``<scene>_objects.gpkg``, ``<scene>_lc.tif``), where there is one.
+def mapped_beside(path: Path, footprints: GeoDataFrame) -> GeoDataFrame:
+    """Footprints whose inner point was mapped, where objects (``<scene>_objects.gpkg``) lie beside ``<scene>_lc.tif``.
 
-    LabelWarning where footprints lie outside it: what was not mapped was not missed.
+    LabelWarning of those outside it and on its nodata: what was not mapped was not missed.
     """
     scene = path.stem.removesuffix("_objects")
     beside = path.with_name(f"{scene}_lc.tif")
     if scene == path.stem or not beside.is_file():
-        return None
-    with FilePixels(beside) as codes:
-        extent = gpd.GeoDataFrame(geometry=[shapely.box(*codes.grid.bounds)], crs=codes.grid.crs)
-    outside = int((~footprints.to_crs(extent.crs).representative_point().within(extent.geometry.iloc[0])).sum())
-    if outside:
-        text = f"{outside} of {counted(len(footprints), 'footprint')} lie outside {beside.name} and are left out"
-        warnings.warn(text, LabelWarning, stacklevel=3)
-    return extent
+        return footprints
+    with rasterio.open(beside) as codes:
+        points = footprints.to_crs(codes.crs).representative_point()
+        found = codes.sample(zip(points.x, points.y, strict=True), indexes=1, masked=True)
+        mapped = np.array([not np.ma.getmaskarray(value).any() for value in found])
+    if not mapped.all():
+        text = f"{(~mapped).sum()} of {counted(len(mapped), 'footprint')} lie where {beside.name} maps nothing"
+        warnings.warn(f"{text} and are left out", LabelWarning, stacklevel=3)
+    return footprints[mapped]
 
 
 def object_line(found: ObjectFigures) -> str:

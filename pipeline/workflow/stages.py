@@ -255,9 +255,8 @@ def settings_checks(job: Job) -> tuple[Callable[[], None], ...]:
 
 def _check_weights(job: Job) -> None:
     """The encoder's weights: read as training does, which downloads nothing."""
-    from pipeline.model.checks import scene_facts
     from pipeline.model.preprocess import Preprocess
-    from pipeline.model.pretrained import search_encoders
+    from pipeline.model.pretrained import SceneBands, search_encoders
     from pipeline.training.networks import build_networks
     from pipeline.training.settings import AUTO, NO_WEIGHTS
 
@@ -266,7 +265,9 @@ def _check_weights(job: Job) -> None:
         return
     source = job.sources[0]
     if context.frozen_first:
-        search_encoders(scene_facts(source), weights=context.weights)
+        # Values are looked at by check, and by training where they lie under the labels.
+        asked = SceneBands(source.band_names, source.sensor, source.level, source.units)
+        search_encoders(asked, weights=context.weights)
         return
     size = len(source.band_names)
     build_networks(

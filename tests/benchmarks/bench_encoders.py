@@ -18,7 +18,7 @@ from sklearn.preprocessing import StandardScaler
 
 from pipeline.bands import common_name
 from pipeline.model.encoder import build_encoder
-from pipeline.model.pretrained import PretrainedEncoder, SceneFacts, search_encoders
+from pipeline.model.pretrained import PretrainedEncoder, SceneBands, search_encoders
 from pipeline.model.records import OWN_NAME, libraries_records, shipped_records
 from pipeline.model.spec import NetworkSpec
 from pipeline.model.surroundings import chip_statistics
@@ -64,7 +64,7 @@ def encoders(values: torch.Tensor):
     for record in (item for item in shipped_records() if item.cache.is_file()):
         own = record.name == OWN_NAME
         for label, used in SUBSETS.items() if own else [(f"{len(record.bands)} bands", record.bands)]:
-            (found,) = search_encoders(SceneFacts(tuple(used), "sentinel-2"), weights=record.name).encoders
+            (found,) = search_encoders(SceneBands(tuple(used), "sentinel-2"), weights=record.name).encoders
             yield f"{record.name}, {label}", used, found
             if not own:
                 chips = values[::6, [BANDS.index(band) for band in used]]
@@ -74,7 +74,7 @@ def encoders(values: torch.Tensor):
     statistics = tuple(part.tolist() for part in (values.mean((0, 2, 3)), values.std((0, 2, 3))))
     for record in libraries_records():
         if record.cache.is_file() and set(record.bands) <= set(BANDS) and record.architecture.startswith("resnet"):
-            facts = SceneFacts(tuple(BANDS), statistics=statistics)
+            facts = SceneBands(tuple(BANDS), statistics=statistics)
             yield record.name, BANDS, search_encoders(facts, weights=record.name).encoders[0]
 
 

@@ -132,11 +132,17 @@ def test_objects_of_a_mask_are_assessed_against_footprints(tmp_path: Path) -> No
 def test_footprints_outside_the_map_are_left_out_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out, mask = tmp_path / "here_objects.gpkg", mask_file(tmp_path / "here_lc.tif")
     assert main(["objects", str(mask), "-o", str(out), "--quiet"]) == 0
-    truth = footprints_file(tmp_path / "truth.gpkg", [house(0), house(1), house(10)])
+    with rasterio.open(mask, "r+") as file:
+        codes = file.read(1)
+        codes[:, 90:] = 255
+        codes[codes == 0] = 2
+        file.write(codes, 1)
+        file.nodata = 255
+    truth = footprints_file(tmp_path / "truth.gpkg", [house(0), house(1), house(2), house(10)])
     assert main(["assess", str(out), "--reference", str(truth), "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert (document["predicted"], document["reference"], document["matched"]) == (3, 2, 2)
-    assert document["warnings"] == ["1 of 3 footprints lie outside here_lc.tif and are left out"]
+    assert document["warnings"] == ["2 of 4 footprints lie where here_lc.tif maps nothing and are left out"]
 
 
 def test_an_empty_mask_gives_an_empty_layer_and_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +14,16 @@ from scipy import stats
 
 from pipeline.errors import ModelError, ModelWarning
 from pipeline.model.bundle import TrainedOn, load_bundle, save_bundle
-from pipeline.model.checks import BINS, check_source, histograms_of, sample_values, shift_text, shifts
+from pipeline.model.checks import (
+    BINS,
+    check_source,
+    check_value_range,
+    histograms_of,
+    sample_values,
+    shift_text,
+    shifts,
+)  # fmt: skip
+from pipeline.model.preprocess import Preprocess
 
 BANDS = ("red", "nir", "swir16")
 
@@ -130,13 +140,27 @@ def test_a_scene_near_the_edge_is_mapped_with_a_warning(bundle, make_scene, scen
         check_source(bundle, make_scene(**scene))
 
 
-@pytest.mark.parametrize("low", [0.05, 0.0])
-def test_a_copy_in_bytes_is_refused_and_a_dark_scene_is_not(bundle, make_scene, low):
-    """A copy in bytes is 12 to 40 times smaller than counts, and smaller than all that the training scenes hold."""
-    trained = replace(bundle, value_range=((low, 0.6), (low, 0.8)))
-    copied = make_scene(factor=1 / 30)
-    if low:
-        with pytest.raises(ModelError, match=r"values are \d\d times smaller than those"):
-            check_source(trained, copied)
-    else:  # the training scenes hold such values: water, shadow
-        check_source(trained, copied)
+LAND = np.array([0.08, 0.1, 0.09, 0.3, 0.25, 0.15])
+SEA = np.array([0.03, 0.02, 0.01, 0.005, 0.003, 0.002])
+
+
+def land_model(*, low):
+    """What the checks look at of a model of land, darkest at a share of its means."""
+    count = len(LAND)
+    preprocess = Preprocess(tuple(f"b{i}" for i in range(count)), tuple(LAND), tuple(LAND / 4))
+    ranges = tuple((low * value, 3 * value) for value in LAND)
+    return SimpleNamespace(bands=preprocess.bands, preprocess=preprocess, value_range=ranges, histograms=())
+
+
+@pytest.mark.parametrize("factor", [1 / 40, 1 / 20, 30])
+def test_a_copy_in_another_unit_is_refused(factor):
+    pixels = (LAND * np.random.default_rng(0).normal(1, 0.2, (500, 6)) * factor).astype(np.float32)
+    with pytest.raises(ModelError, match=r"values are \d\d times (smaller|larger) than those"):
+        check_value_range(land_model(low=0.3), pixels, path="scene.tif")
+
+
+@pytest.mark.parametrize(("scene", "low"), [(SEA, 0.3), (LAND / 20, 0.0)])
+def test_open_sea_and_known_shadow_are_not_another_unit(scene, low):
+    """Sea is as dark as a copy in bytes is, but by another factor in each band; shadow is there in the training set."""
+    pixels = (scene * np.random.default_rng(0).normal(1, 0.2, (500, 6))).astype(np.float32)
+    check_value_range(land_model(low=low), pixels, path="scene.tif")

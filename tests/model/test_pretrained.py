@@ -13,7 +13,7 @@ from pipeline.errors import ModelError, ModelWarning
 from pipeline.model import pretrained
 from pipeline.model.network import build_network
 from pipeline.model.preprocess import Preprocess
-from pipeline.model.pretrained import COUNTS, SceneFacts, search_encoders
+from pipeline.model.pretrained import COUNTS, SceneBands, search_encoders
 from pipeline.model.records import OWN_FOLDER, OWN_NAME, find_record
 from pipeline.model.spec import NetworkSpec
 from pipeline.model.weights import read_weights
@@ -38,7 +38,7 @@ def _without_packages(monkeypatch):
 
 def searched(bands=S2, *, weights="auto", **scene):
     facts = {"sensor": "sentinel-2", "level": "L1C", "units": units(bands)} | scene
-    return search_encoders(SceneFacts(bands, **facts), weights=weights)
+    return search_encoders(SceneBands(bands, **facts), weights=weights)
 
 
 def all_found(bands=S2, **scene):
@@ -127,8 +127,8 @@ def test_counts_without_a_scaling_are_taken_as_counts():
 def test_a_landsat_may_call_its_near_infrared_either_way(near):
     bands = (*SIX[:3], near, *SIX[4:])
     record = find_record("ukis_csmask_6b_l2a", architecture="")
-    assert not SceneFacts(bands, "landsat-etm", "L2SP", units(bands)).why_not(record)
-    assert "lacks" in SceneFacts((*SIX[:3], *SIX[4:]), "landsat-etm", "L2SP", units(bands[:5])).why_not(record)
+    assert not SceneBands(bands, "landsat-etm", "L2SP", units(bands)).why_not(record)
+    assert "lacks" in SceneBands((*SIX[:3], *SIX[4:]), "landsat-etm", "L2SP", units(bands[:5])).why_not(record)
 
 
 @pytest.mark.parametrize(("level", "other"), [("L1C", False), ("L2A", True), ("", False)])

@@ -29,7 +29,7 @@ from pipeline.training.encoder_features import FEATURES, FrozenFeatures, frozen_
 from pipeline.training.networks import build_networks, lift_class, start_columns
 from pipeline.training.result import context_note
 from pipeline.training.settings import STEP_KEYS, UNJUDGED_SHARE, TrainingSettings
-from pipeline.training.training_set import fit_probe, training_set
+from pipeline.training.training_set import fit_probe, soft_labels, training_set
 from tests.training.worlds import TINY, changed, fit, make_job
 
 BANDS = ("blue", "green", "red", "nir")
@@ -188,19 +188,23 @@ def test_keys_of_steps_change_nothing_of_a_kept_encoder(tmp_path):
     assert all(torch.allclose(one[name].double(), two[name].double(), atol=1e-4) for name in one)
 
 
-def learned(frozen, changes, *, deadline, judged):
-    """The training set of 120 chips of noise, a polygon in each."""
-    x, valid = chips(120, 16, seed=5)
-    count = len(x)
+def noise(count):
+    """Chips of noise, a polygon in each."""
+    x, valid = chips(count, 16, seed=5)
     polygon = torch.arange(count, dtype=torch.int32)[:, None, None].expand(-1, 16, 16).contiguous()
     index = torch.full((count, 16, 16), IGNORE_INDEX, dtype=torch.uint8)
     index[:, 4:8, 4:8] = (torch.arange(count) % 3).to(torch.uint8)[:, None, None]
-    key = torch.arange(index.numel()).reshape(index.shape)
+    return ChipSet(x, valid, index, polygon, torch.arange(index.numel()).reshape(index.shape))
+
+
+def learned(frozen, changes, *, deadline, judged):
+    """The training set of 120 chips of noise."""
+    count = 120
     split = Split(np.zeros(count, dtype=np.int8), np.full(count, -1, dtype=np.int32), 0.0, 0.0)
     settings = changed(SETTINGS, {"experts.trees": 2, "experts.soft_pixels": 100, **changes})
     return training_set(
-        ChipSet(x, valid, index, polygon, key), ids=np.arange(count, dtype=np.int32), split=split, classes=3,
-        settings=settings, deadline=deadline, frozen=frozen, judged=judged,
+        noise(count), ids=np.arange(count, dtype=np.int32), split=split, classes=3, settings=settings,
+        deadline=deadline, frozen=frozen, judged=judged,
     )  # fmt: skip
 
 
@@ -219,6 +223,59 @@ def test_columns_not_done_in_time_are_left_out(frozen):
     assert found.table.features.shape[1] == surroundings(chips()[0]).shape[1]
     assert not any(expert.encoder for expert in found.mixture.experts)
     assert found.probe is None
+
+
+class Ticking(Deadline):
+    """A deadline that passes after it was asked so many times."""
+
+    def __init__(self, times):
+        super().__init__(1e12)
+        object.__setattr__(self, "asked", list(range(times)))
+
+    @property
+    def left_s(self):
+        return float(self.asked.pop() + 1) if self.asked else 0.0
+
+    def share(self, part):  # noqa: ARG002 - this one goes on counting
+        return self
+
+
+def test_columns_cut_midway_leave_the_surroundings_of_all(frozen):
+    """Once some chips have columns and the time is up, those of all are left out, and none of their labels."""
+    whole = learned(frozen, {}, deadline=Deadline(), judged=True)
+    found = learned(frozen, {}, deadline=Ticking(20), judged=True)
+    plain = whole.table.features.shape[1] - frozen.count
+    assert found.table.encoder == 0
+    assert np.array_equal(found.table.features, whole.table.features[:, :plain])
+    assert np.array_equal(found.table.polygon, whole.table.polygon)
+
+
+class Even:
+    """A mixture that knows nothing, and remembers how many features it was shown."""
+
+    seen = 0
+
+    def predict(self, features):
+        self.seen = features.shape[1]
+        return np.full((len(features), 3), 1 / 3, dtype=np.float32)
+
+
+def test_soft_labels_of_an_encoder_end_in_time_all_over(frozen):
+    """The other experts' soft labels are there for all chips; those that need the encoder for some, from all over."""
+    chip_set, plain, encoder = noise(120), Even(), Even()
+    every, some = soft_labels([plain, encoder], chip_set, pixels=20_000, seed=0, deadline=Ticking(30), frozen=frozen)
+    done = torch.nonzero(some.where.flatten(1).any(1)).flatten()
+    assert every.where.flatten(1).any(1).all()
+    assert 10 < len(done) < 40
+    assert done.max() - done.min() > 60
+    assert encoder.seen == plain.seen + frozen.count
+    for part in (every, some):
+        assert len(part.features) == len(part.target) == int(part.where.sum())
+    # The rows are those of the pixels, chip by chip.
+    rows = every.where[done].flatten(1).sum(1).tolist()
+    assert [len(part) for part in torch.split(some.features, rows)] == rows
+    first = int(every.where[: done[0]].sum())
+    assert torch.equal(some.features[: rows[0]], every.features[first : first + rows[0]])
 
 
 @pytest.mark.parametrize("changes", [{"context.share": 0.3}, {"pixels.enabled": False}], ids=str)
