@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import warnings
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,14 @@ import torch
 import yaml
 from affine import Affine
 from pydantic import ValidationError
+from rasterio.crs import CRS
 
 from pipeline.accuracy.settings import ReferenceSettings
 from pipeline.config import load_config
 from pipeline.errors import ConfigError, LabelError, LabelWarning, OutputError, SceneError, SceneWarning
+from pipeline.grid import Grid
 from pipeline.labels.settings import LabelSettings
-from pipeline.labels.values import is_continuous, read_values
+from pipeline.labels.values import burn_values, is_continuous, read_values, warn_shared
 from pipeline.model.bundle import load_bundle
 from pipeline.model.spec import SURROUNDINGS_REACH_PX
 from pipeline.model.surroundings import surroundings
@@ -367,6 +370,19 @@ def test_samples_of_nodata_are_refused_unless_in_the_range(tmp_path: Path) -> No
     assert len(read_values(settings_of(path, range=[-10_000, None]))[0]) == 12
 
 
+def test_infinite_values_are_refused_not_left_out(tmp_path: Path) -> None:
+    path = write_samples(tmp_path / "a.gpkg", agb=[*range(11), np.inf, -np.inf, np.nan])
+    with pytest.raises(LabelError, match="2 values of 'agb' are infinite; got inf"):
+        read_values(settings_of(path))
+
+
+def test_limits_of_tiny_values_are_told_apart(tmp_path: Path) -> None:
+    path = write_samples(tmp_path / "a.gpkg", agb=np.arange(1, 101) * 1e-9)
+    labels, quantity = read_values(settings_of(path, unit="kg/m3"))
+    limits = [float(name.partition(" to ")[0]) for name in labels.scheme.names if " to " in name]
+    assert limits == pytest.approx(quantity.edges[:-1], rel=0.05)
+
+
 def test_init_takes_few_values_as_measured_where_told_so(tmp_path: Path) -> None:
     write_case(tmp_path)
     frame = gpd.read_file(tmp_path / "plots.gpkg")
@@ -484,6 +500,20 @@ def test_samples_that_share_a_pixel_are_said(tmp_path: Path) -> None:
     pd.concat([frame, frame.iloc[:5]]).to_file(tmp_path / "plots.gpkg")
     with pytest.warns(LabelWarning, match="samples share a pixel with another"):
         check_job(path, progress=silent)
+
+
+def test_samples_of_one_date_that_share_a_pixel_are_said(tmp_path: Path) -> None:
+    grid = Grid(CRS.from_epsg(32633), Affine(PIXEL_M, 0, 500_000, 0, -PIXEL_M, 5_200_000), 3, 20)
+    path = write_samples(tmp_path / "a.gpkg", agb=np.arange(12.0), day=["2024-06-01"] * 12)
+    twice = pd.concat([gpd.read_file(path), gpd.read_file(path).iloc[:5]], ignore_index=True)
+    for day, told in (("2024-06-01", "10 samples share a pixel with another on the same date"), ("2024-06-02", "")):
+        twice.loc[12:, "day"] = day
+        twice.to_file(path)
+        labels = read_values(settings_of(path, date="day"))[0]
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            warn_shared(labels, [burn_values(labels, grid)])
+        assert [told in str(item.message) for item in said] == [True] * bool(told)
 
 
 @pytest.mark.parametrize("layer", ["probabilities", "entropy", "margin", "sets"])
