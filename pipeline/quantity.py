@@ -188,11 +188,11 @@ def check_values(values: NDArray[np.float64], quantity: Quantity, *, what: str, 
 
 def check_measured(
     values: NDArray[np.float64], quantity: Quantity, *, what: str, path: Path,
-    error: type[PipelineError] = LabelError, stated: str = "labels.value.range states",
+    error: type[PipelineError] = LabelError, stated: str | None = "labels.value.range",
 ) -> None:  # fmt: skip
     """Refuse values that are no measurements of a quantity: infinite, standing for no data, or outside its range.
 
-    ``values`` are without blanks; ``stated`` says in words where the range comes from.
+    ``values`` are without blanks; ``stated`` is the key that states the range, None for that of a map.
 
     Raises:
         PipelineError: of the type ``error``, with how many there are and the first of them.
@@ -204,13 +204,13 @@ def check_measured(
     low = -np.inf if quantity.low is None else quantity.low
     high = np.inf if quantity.high is None else quantity.high
     blank, limits = "leave blank what was not measured", f"{low:g}..{high:g}"
-    outside = f"lie outside the range that {stated}"
-    another = "correct them, leave them blank, or state another range"
+    outside = f"lie outside the range {f'that {stated} states' if stated else 'of the map'}"
+    another = (f", or state {stated} if they were measured", ", or state another range") if stated else ("", "")
     for bad, words, expected, fix in (
         (~finite, "are infinite", "measurements", blank),
-        (fill, "stand for no data", "measurements", f"{blank}, or state a range that holds it"),
+        (fill, "stand for no data", "measurements", blank + another[0]),
         (np.abs(values) > MOST_VALUE, "that none can be", f"at most {MOST_VALUE:g}", blank),
-        ((values < low) | (values > high), outside, limits, another),
+        ((values < low) | (values > high), outside, limits, f"correct them, leave them blank{another[1]}"),
     ):
         if bad.any():
             raise error(f"{int(bad.sum())} values of {what} {words}", path=path, got=f"{values[bad][0]:g}",
