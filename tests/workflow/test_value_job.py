@@ -446,6 +446,46 @@ def test_samples_without_a_scene_have_blocks_too(tmp_path: Path) -> None:
         cross_validate_job(path, settings, progress=silent)
 
 
+def stations(folder: Path, **value: Any) -> Path:
+    """A job of samples with an elevation and no scene."""
+    labels = {"kind": "value", "path": str(folder / "plots.gpkg"), "field": "biomass",
+              "value": {"covariates": ["elevation"]} | value}  # fmt: skip
+    return _changed(folder, scenes=[], labels=labels, training={"experts": {"trees": 5}})
+
+
+def test_check_tells_the_folds_of_samples_without_a_scene(tmp_path: Path) -> None:
+    outcome = check_job(stations(tmp_path, group="plot"), progress=silent)
+    assert not outcome.failed
+    assert outcome.summary.endswith("no error found; no scene: crossval gives figures, no map can be made")
+    assert outcome.hint.endswith("biomass.yaml --by plot")
+    table = outcome.tables[-1]
+    assert table.title == "samples per fold of crossval: 16 groups of plot kept together"
+    assert sum(int(row[1]) for row in table.rows) == 150
+    assert all(int(row[1]) + int(row[2]) == 150 for row in table.rows)
+    blocks = check_job(stations(tmp_path, group=None), progress=silent)
+    assert blocks.tables[-1].title == "samples per fold of crossval: blocks of 900 m, 0 m between parts"
+    assert blocks.hint.endswith("biomass.yaml")
+    gpd.read_file(tmp_path / "plots.gpkg").assign(biomass=-9999.0).to_file(tmp_path / "plots.gpkg")
+    assert len(check_job(stations(tmp_path, range=[-1, 0]), progress=silent).failed) == 1
+
+
+@pytest.mark.parametrize("last", ["chips", "train", "predict", "report"])
+def test_samples_without_a_scene_make_no_map(tmp_path: Path, last: str) -> None:
+    path = stations(tmp_path)
+    with pytest.raises(ConfigError, match=r"no scene to learn from or to map; .*landcover check and crossval take"):
+        run_stages(path, last=last, force=False, overwrite=False, progress=silent)
+    assert not (tmp_path / "run").exists()
+
+
+def test_attributes_that_no_raster_has_are_said_to_be_left_out(tmp_path: Path) -> None:
+    path = _changed(tmp_path, labels={"value": {"covariates": ["elevation"]}})
+    told = r"covariates \(elevation\): used by crossval alone, .*; the map is made without them"
+    with pytest.warns(LabelWarning, match=told):
+        check_job(path, progress=silent)
+    with pytest.warns(LabelWarning, match=told):
+        run_stages(path, last="chips", force=False, overwrite=False, progress=silent)
+
+
 def test_samples_of_several_files_are_joined(tmp_path: Path) -> None:
     path = _changed(tmp_path)
     gpd.read_file(tmp_path / "plots.gpkg").iloc[:20].to_crs(4326).to_file(tmp_path / "more.gpkg")
