@@ -411,6 +411,24 @@ def test_the_target_is_no_covariate_and_limits_are_numbers(value: dict[str, Any]
         settings_of(tmp_path / "a.gpkg", **value)
 
 
+def test_init_takes_a_raster_of_values_without_a_field(tmp_path: Path) -> None:
+    write_case(tmp_path)
+    with rasterio.open(tmp_path / "scene.tif") as scene:
+        values, profile = truth(scene.read()), scene.profile | {"count": 1}
+    for kind, dtype in ((None, "float32"), ("value", "int16")):
+        with rasterio.open(tmp_path / "height_m.tif", "w", **(profile | {"dtype": dtype})) as target:
+            target.write(values.astype(dtype), 1)
+        given = {"labels": tmp_path / "height_m.tif", "layer": None, "output": tmp_path / "c.yaml", "overwrite": True}
+        write_config([str(tmp_path / "scene.tif")], field="", kind=kind, **given)  # type: ignore[arg-type]
+        labels = load_config(tmp_path / "c.yaml").labels
+        assert (labels.kind, labels.field, labels.value.unit) == ("value", "height_m", "m")
+        samples, quantity = read_values(labels)
+        assert len(samples) == labels.value.raster_samples
+        assert quantity.name == "height_m"
+    with pytest.raises(ConfigError, match=r"height_m.tif: init reads no classes from a raster.*--kind value"):
+        write_config([str(tmp_path / "scene.tif")], field="any", **given)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("odd", ["n/a", "3,5"])
 def test_init_refuses_measurements_as_text(odd: str, tmp_path: Path) -> None:
     values = [odd, *(f"{value:.2f}" for value in np.arange(60) + 0.25)]
