@@ -205,12 +205,13 @@ def check_measured(
     high = np.inf if quantity.high is None else quantity.high
     blank, limits = "leave blank what was not measured", f"{low:g}..{high:g}"
     outside = f"lie outside the range {f'that {stated} states' if stated else 'of the map'}"
-    another = (f", or state {stated} if they were measured", ", or state another range") if stated else ("", "")
+    measured = f", or state {stated} if they were measured" if stated else ""
+    another = "leave them blank, or state another range" if stated else "or leave them blank"
     for bad, words, expected, fix in (
         (~finite, "are infinite", "measurements", blank),
-        (fill, "stand for no data", "measurements", blank + another[0]),
+        (fill, "stand for no data", "measurements", blank + measured),
         (np.abs(values) > MOST_VALUE, "that none can be", f"at most {MOST_VALUE:g}", blank),
-        ((values < low) | (values > high), outside, limits, f"correct them, leave them blank{another[1]}"),
+        ((values < low) | (values > high), outside, limits, f"correct them, {another}"),
     ):
         if bad.any():
             raise error(f"{int(bad.sum())} values of {what} {words}", path=path, got=f"{values[bad][0]:g}",

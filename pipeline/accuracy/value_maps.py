@@ -68,7 +68,7 @@ def warn_of_units(measured: NDArray[np.float64], mapped: NDArray[np.float64], *,
     some = (measured != 0) & (mapped != 0)
     ratio = float(np.median(np.abs(measured[some] / mapped[some]))) if some.any() else 1.0
     if not 1 / MOST_APART <= ratio <= MOST_APART:
-        apart = f"{ratio:,.3g} times as large as" if ratio > 1 else f"{1 / ratio:,.3g} times smaller than"
+        apart = f"{ratio:,.0f} times as large as" if ratio > 1 else f"{1 / ratio:,.0f} times smaller than"
         text = f"{path}: reference values are {apart} those of the map (median ratio): are they in the map's unit?"
         warnings.warn(text, LabelWarning, stacklevel=3)
 
@@ -91,7 +91,9 @@ class ValueAgreement:
     def words(self) -> str:
         """What was compared, in sentences."""
         known = f"All {self.pixels:,} pixels with a value in both rasters were compared ({self.share:.1%} of the map's"
-        return f"{known} area): agreement with the reference raster, without sampling error; its own errors are unknown"
+        return (
+            f"{known} area): agreement with the reference raster, without sampling error; its own errors are unknown."
+        )
 
 
 class _Sums:
