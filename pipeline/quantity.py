@@ -38,6 +38,8 @@ UNITS = {"_t_ha": "t/ha", "_mg_ha": "Mg/ha", "_kg_m2": "kg/m2", "_ugm3": "ug/m3"
 _NEAR = 0.5
 # Decimals of the limits of value classes; smaller ones are written as 1.2e-08. 17 figures tell any two float64 apart.
 _DECIMALS, _EVERY_FIGURE = 6, 17
+# Of the largest transformed value: a smaller deviation is rounding.
+_LEAST_SPREAD = 1e-12
 # Of the largest value: what a logarithm adds to values that may be 0.
 _OFFSET = 1e-3
 # Skewness above which a distribution of positive values is proposed to be transformed: 1 is highly skewed, by a root,
@@ -90,7 +92,7 @@ class Quantity:
         found = plain._transformed(values)
         inner = np.unique(np.quantile(values, np.arange(1, VALUE_CLASSES) / VALUE_CLASSES))
         edges = tuple(float(edge) for edge in inner if values.min() < edge <= values.max())
-        deviation = max(float(found.std()), 1e-12)
+        deviation = max(float(found.std()), _LEAST_SPREAD * (float(np.abs(found).max()) or 1.0))
         return replace(plain, mean=float(found.mean()), deviation=deviation, edges=edges)
 
     def codes(self, values: NDArray[Any]) -> NDArray[np.uint8]:
