@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import LabelError
+from pipeline.errors import LabelError, PipelineError
 from pipeline.legend import VIRIDIS, ClassScheme, LandClass
 
 Transform = Literal["none", "log", "sqrt"]
@@ -36,6 +36,10 @@ UNITS = {"_t_ha": "t/ha", "_mg_ha": "Mg/ha", "_kg_m2": "kg/m2", "_ugm3": "ug/m3"
          "_cm": "cm", "_mm": "mm", "_m": "m", "_degc": "degC", "_k": "K"}  # fmt: skip
 # Of the top of a range: how much of it samples must reach for it to be taken for theirs.
 _NEAR = 0.5
+# Decimals of the limits of value classes; smaller ones are written as 1.2e-08. 17 figures tell any two float64 apart.
+_DECIMALS, _EVERY_FIGURE = 6, 17
+# Of the largest transformed value: a smaller deviation is rounding.
+_LEAST_SPREAD = 1e-12
 # Of the largest value: what a logarithm adds to values that may be 0.
 _OFFSET = 1e-3
 # Skewness above which a distribution of positive values is proposed to be transformed: 1 is highly skewed, by a root,
@@ -88,7 +92,7 @@ class Quantity:
         found = plain._transformed(values)
         inner = np.unique(np.quantile(values, np.arange(1, VALUE_CLASSES) / VALUE_CLASSES))
         edges = tuple(float(edge) for edge in inner if values.min() < edge <= values.max())
-        deviation = max(float(found.std()), 1e-12)
+        deviation = max(float(found.std()), _LEAST_SPREAD * (float(np.abs(found).max()) or 1.0))
         return replace(plain, mean=float(found.mean()), deviation=deviation, edges=edges)
 
     def codes(self, values: NDArray[Any]) -> NDArray[np.uint8]:
@@ -121,10 +125,19 @@ class Quantity:
 
 
 def _text(edge: float, edges: tuple[float, ...]) -> str:
-    """An edge with as many digits as tell it from its neighbours."""
+    """An edge with as many digits as tell it from its neighbours, and from 0.
+
+    >>> _text(2e-08, (1e-08, 2e-08)), _text(0.25, (0.25, 0.5)), _text(0.003, (0.003, 400.0))
+    ('2e-08', '0.25', '0.003')
+    """
     near = min((abs(edge - other) for other in edges if other != edge), default=abs(edge) or 1.0)
-    digits = max(0, 1 - int(np.floor(np.log10(near)))) if near > 0 else 3
-    return f"{edge:.{min(digits, 6)}f}".rstrip("0").rstrip(".") if digits else f"{edge:.0f}"
+    size = int(np.floor(np.log10(near)))
+    digits = max(0, 1 - size)
+    text = f"{edge:.{min(digits, _DECIMALS)}f}"
+    if edge and (digits > _DECIMALS or float(text) == 0):
+        figures = int(np.floor(np.log10(abs(edge)))) - size + 2
+        return f"{edge:.{min(max(figures, 2), _EVERY_FIGURE)}g}"
+    return text.rstrip("0").rstrip(".") if digits else text
 
 
 def unit_of(field: str) -> str:
@@ -160,7 +173,7 @@ def check_values(values: NDArray[np.float64], quantity: Quantity, *, what: str, 
     """Refuse targets that nothing can be learned from, and values that the quantity cannot have.
 
     Raises:
-        LabelError: too few, constant, or outside the stated range.
+        LabelError: too few, constant, or none that can be measured.
     """
     if len(values) < LEAST_SAMPLES:
         expected = f"at least {LEAST_SAMPLES}"
@@ -169,24 +182,39 @@ def check_values(values: NDArray[np.float64], quantity: Quantity, *, what: str, 
         what, got = f"{what} is the same in every sample", f"{values[0]:g} in {len(values)} samples"
         expected = "values that differ"
         raise LabelError(what, path=path, got=got, expected=expected, fix="name the attribute with the quantity")
-    fill = np.isin(values, NO_DATA)
-    if fill.any() and quantity.low is None and (values[~fill].min(initial=0.0) > values[fill].max()):
-        what = f"{int(fill.sum())} values of {what} stand for no data"
-        fix = "leave them blank, or state labels.value.range if they were measured"
-        raise LabelError(what, path=path, got=f"{values[fill][0]:g}", expected="measurements", fix=fix)
-    if np.abs(values).max() > MOST_VALUE:
-        what, got = f"values of {what} that none can be", f"{values[np.abs(values).argmax()]:.3g}"
-        expected = f"at most {MOST_VALUE:g}"
-        raise LabelError(what, path=path, got=got, expected=expected, fix="leave blank what was not measured")
-    low, high = quantity.low, quantity.high
-    outside = np.zeros(len(values), dtype=np.bool_)
-    outside |= values < low if low is not None else False
-    outside |= values > high if high is not None else False
-    if outside.any():
-        limits = f"{'-inf' if low is None else f'{low:g}'}..{'inf' if high is None else f'{high:g}'}"
-        what = f"{int(outside.sum())} values of {what} lie outside the range that labels.value.range states"
-        fix = "correct them, leave them blank, or state another range"
-        raise LabelError(what, path=path, got=f"such as {values[outside][0]:g}", expected=limits, fix=fix)
+    check_measured(values, quantity, what=what, path=path)
     if quantity.transform != "none" and values.min() < 0:
         what = f"{what} has negative values, which have no {quantity.transform}"
         raise LabelError(what, path=path, got=f"{values.min():g}", fix="set labels.value.transform to none")
+
+
+def check_measured(
+    values: NDArray[np.float64], quantity: Quantity, *, what: str, path: Path,
+    error: type[PipelineError] = LabelError, stated: str | None = "labels.value.range",
+) -> None:  # fmt: skip
+    """Refuse values that are no measurements of a quantity: infinite, standing for no data, or outside its range.
+
+    ``values`` are without blanks; ``stated`` is the key that states the range, None for that of a map.
+
+    Raises:
+        PipelineError: of the type ``error``, with how many there are and the first of them.
+    """
+    finite = np.isfinite(values)
+    fill = np.isin(values, NO_DATA)
+    if quantity.low is not None or not fill.any() or values[~fill].min(initial=0.0) <= values[fill].max():
+        fill[:] = False
+    low = -np.inf if quantity.low is None else quantity.low
+    high = np.inf if quantity.high is None else quantity.high
+    blank, limits = "leave blank what was not measured", f"{low:g}..{high:g}"
+    outside = f"lie outside the range {f'that {stated} states' if stated else 'of the map'}"
+    measured = f", or state {stated} if they were measured" if stated else ""
+    another = "leave them blank, or state another range" if stated else "or leave them blank"
+    for bad, words, expected, fix in (
+        (~finite, "are infinite", "measurements", blank),
+        (fill, "stand for no data", "measurements", blank + measured),
+        (np.abs(values) > MOST_VALUE, "that none can be", f"at most {MOST_VALUE:g}", blank),
+        ((values < low) | (values > high), outside, limits, f"correct them, {another}"),
+    ):
+        if bad.any():
+            raise error(f"{int(bad.sum())} values of {what} {words}", path=path, got=f"{values[bad][0]:g}",
+                        expected=expected, fix=fix)  # fmt: skip

@@ -31,6 +31,20 @@ def test_value_classes_hold_equally_many_samples():
     assert Quantity.from_json(quantity.to_json()) == quantity
 
 
+@pytest.mark.parametrize("size", [1e-30, 1e-9, 1e-3, 1.0, 1e6, 1e14])
+@pytest.mark.parametrize("start", [0.0, 1.0, 1e6])
+@pytest.mark.parametrize("transform", ["none", "sqrt"])
+def test_values_of_any_size_have_classes_and_come_back(size, start, transform):
+    values = (start + np.random.default_rng(0).gamma(2.0, 1.0, 200)) * size
+    quantity = Quantity("x", transform=transform).fitted(values)
+    assert len(set(quantity.scheme.names)) == 5
+    limits = [float(name.partition(" to ")[0]) for name in quantity.scheme.names if " to " in name]
+    steps = np.diff(quantity.edges)
+    assert (np.abs(np.array(limits) - quantity.edges[:-1]) < steps / 2).all()
+    assert quantity.forward(values).std() == pytest.approx(1.0, rel=1e-3)
+    assert np.allclose(quantity.inverse(quantity.forward(values)), values, rtol=1e-6, atol=0)
+
+
 def test_shares_are_bounded_and_skewed_values_transformed():
     rng = np.random.default_rng(0)
     share = propose(rng.uniform(0, 0.98, 300), name="vegetation")

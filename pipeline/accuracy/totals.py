@@ -28,18 +28,16 @@ from pipeline.accuracy.assess_map import Assessment, assess_map, read_drawn, uni
 from pipeline.accuracy.assess_reference import read_reference
 from pipeline.accuracy.class_maps import is_raster
 from pipeline.accuracy.sample_design import read_design
-from pipeline.documents import parse_json
-from pipeline.errors import InputError, ReferenceDataError, SceneError, counted
+from pipeline.accuracy.value_maps import check_reference, open_value_map, warn_of_units
+from pipeline.errors import InputError, ReferenceDataError, counted
 from pipeline.grid import Grid, Window
 from pipeline.labels.values import numbers_of
 from pipeline.labels.vectors import features_with
-from pipeline.maps.geotiff import QUANTITY_TAG
-from pipeline.quantity import Quantity
-from pipeline.raster import open_raster
 
 if TYPE_CHECKING:
     from pipeline.accuracy.series import AnnualMaps
     from pipeline.accuracy.settings import ReferenceSettings
+    from pipeline.quantity import Quantity
 
 CONFIDENCE = 0.95
 # Units of a stratum that a variance needs, and of the whole sample that a line with two coefficients needs.
@@ -129,26 +127,17 @@ class MapTotals:
     mapped: NDArray[np.float64]  # The map's value, lower and upper bound there, float64 [n, 3]
 
 
-def holds_values(path: Path) -> bool:
-    """Whether a raster is a continuous map of this package."""
-    try:
-        with open_raster(path) as source:
-            return QUANTITY_TAG in source.tags() and source.dtypes[0] == "float32"
-    except SceneError:
-        return False
-
-
 def totals_of_map(path: Path, *, reference: Path, field: str, design: str | None) -> MapTotals:
-    """Mean and total of a continuous map from measured points of a probability sample.
+    """Mean and total of a continuous map from measured points of a probability sample; blank is not measured.
 
     ``design`` is the sampling design file, or "simple random" or "systematic".
 
     Raises:
-        ReferenceDataError: no probability sample, one of squares, or too few units.
+        ReferenceDataError: no probability sample, one of squares, too few units, or values that none can be.
+        LabelError: no such file or field, or text where numbers are needed.
         InputError: the map cannot be read.
     """
-    with open_raster(path, error=InputError, what="not a map that GDAL can open") as source:
-        quantity = Quantity.from_json(parse_json(source.tags()[QUANTITY_TAG], what=f"the quantity of {path}"))
+    with open_value_map(path) as (source, quantity):
         grid = Grid.of(source)
         total, area_ha, count = 0.0, 0.0, 0
         for _, window in source.block_windows(1):
@@ -163,11 +152,13 @@ def totals_of_map(path: Path, *, reference: Path, field: str, design: str | None
     if not count:
         raise InputError("the map has no pixel with data", path=path)
     measured = numbers_of(frame[field], path=reference)
+    check_reference(measured[~np.isnan(measured)], quantity, what=repr(field), path=reference)
     rows = np.array([grid.rowcol(x, y) for x, y in at.tolist()])
     stratum, sizes, words = _drawn(design, rows, grid=grid, count=count, reference=reference)
-    keep = np.isfinite(measured) & np.isfinite(found).all(1) & (stratum >= 0)
+    keep = ~np.isnan(measured) & np.isfinite(found).all(1) & (stratum >= 0)
     if not keep.any():
         raise ReferenceDataError("no unit has a measured value on the map", path=reference)
+    warn_of_units(measured[keep], found[keep, 0].astype(np.float64), path=reference)
     totals = estimate_mean(
         measured[keep], found[keep, 0].astype(np.float64), stratum=stratum[keep], sizes=sizes,
         map_mean=total / area_ha, area=grid.areas_at_ha(*rows[keep].T) * count / area_ha,

@@ -26,9 +26,13 @@ def init(
         list[str] | None, typer.Option("--scene", help="A scene: file, folder, product or STAC item; repeatable.")
     ] = None,
     labels: Annotated[
-        Path | None, typer.Option("--labels", help="Polygons: GeoPackage, Shapefile, GeoJSON, ...")
+        Path | None,
+        typer.Option("--labels", help="Polygons: GeoPackage, Shapefile, GeoJSON, ...; or a raster of values."),
     ] = None,
-    field: Annotated[str | None, typer.Option("--field", help="Attribute that holds the class.")] = None,
+    field: Annotated[
+        str | None,
+        typer.Option("--field", help="Attribute that holds the class or the measurement; of a raster, its name."),
+    ] = None,
     layer: Annotated[str | None, typer.Option("--layer", help="Layer of a file that has several.")] = None,
     encoding: Annotated[str | None, typer.Option(help="Of the labels' text, where it is not UTF-8.")] = None,
     chips: Annotated[

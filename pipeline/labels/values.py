@@ -63,7 +63,7 @@ def read_values(settings: LabelSettings) -> tuple[Labels, Quantity]:
     geometry = np.array(frame.geometry.array, dtype=object)
     empty = shapely.is_missing(geometry) | shapely.is_empty(geometry)
     values = frame["value"].to_numpy(dtype=np.float64)
-    blank = ~np.isfinite(values)
+    blank = np.isnan(values)
     point = is_point(geometry)
     shapes, repaired = clean_polygons(geometry)
     shapes[point] = shapely.force_2d(geometry[point])
@@ -260,12 +260,16 @@ def burn_values(labels: Labels, grid: Grid, *, day: date | None = None) -> Label
 
 
 def warn_shared(labels: Labels, pixels: Sequence[LabelledPixels]) -> None:
-    """LabelWarning where samples share pixels: the raster cannot tell them apart."""
-    shared = 0
+    """LabelWarning where samples share pixels, on one date where they have dates: the raster cannot tell them apart."""
+    # Samples without a date are of one date, NaT, which is a number too.
+    day = np.zeros(int(labels.frame["poly_id"].max()) + 1, dtype=np.int64)
+    day[labels.frame["poly_id"]] = labels.frame["date"].to_numpy().astype("datetime64[D]").astype(np.int64)
+    shared: set[int] = set()
     for part in pixels:
-        key = part.row.astype(np.int64) * part.grid.width + part.col
-        _, counts = np.unique(key, return_counts=True)
-        shared += int(counts[counts > 1].sum())
-    if shared and labels.frame["date"].isna().all():
-        text = f"{labels.path}: {shared} samples share a pixel with another: the scene cannot tell them apart"
-        warnings.warn(text, LabelWarning, stacklevel=2)
+        key = np.stack([part.row.astype(np.int64), part.col, day[part.polygon]])
+        _, which, counts = np.unique(key, axis=1, return_inverse=True, return_counts=True)
+        shared.update(part.polygon[counts[which.ravel()] > 1].tolist())
+    if shared:
+        dated = "" if labels.frame["date"].isna().all() else " on the same date"
+        text = f"{labels.path}: {counted(len(shared), 'sample')} share a pixel with another{dated}"
+        warnings.warn(f"{text}: the scene cannot tell them apart", LabelWarning, stacklevel=2)

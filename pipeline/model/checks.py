@@ -78,31 +78,31 @@ def check_source(bundle: ModelBundle, source: Source) -> Source:
     # Bands made of others, such as textures, have names of their own.
     own = {name for scene in plain_scenes(source) for name in scene.band_names} or set(bundle.bands)
     if not known and all(_POSITION.fullmatch(name) for name in own.intersection(bundle.bands)):
-        check_positions(bundle, pixels, path=source.path)
+        files = [number for number, name in enumerate(bundle.bands) if name in own] or range(len(bundle.bands))
+        check_positions(bundle, pixels, files=files, path=source.path)
     return chosen
 
 
-def check_positions(bundle: ModelBundle, pixels: NDArray[np.float32], *, path: str) -> None:
+def check_positions(bundle: ModelBundle, pixels: NDArray[np.float32], *, files: Sequence[int], path: str) -> None:
     """Say that bands without names are matched by position, and refuse pixels float32 [pixel, band] in another order.
+
+    ``files`` are the numbers of the model's bands that are the file's own; textures and layers have names.
 
     Raises:
         ModelError: the bands in another order are spread like the training data, but not as they are.
     """
-    count = len(bundle.bands)
+    count = len(files)
     text = f"{path}: bands have no names and are matched by position: 1 to {count}, as in the training scenes"
+    if count == 1:
+        text = f"{path}: the one band has no name and is taken for that of the training scenes"
     warnings.warn(text, ModelWarning, stacklevel=4)
     if not len(pixels) or not bundle.histograms or count < 2:  # noqa: PLR2004 - an order of one
         return
     from scipy.optimize import linear_sum_assignment
 
+    names, known = [bundle.bands[i] for i in files], [bundle.histograms[i] for i in files]
     apart = np.stack(
-        [
-            [
-                shift.distance
-                for shift in shifts(bundle.histograms, np.repeat(pixels[:, [i]], count, 1), bands=bundle.bands)
-            ]
-            for i in range(count)
-        ]
+        [[shift.distance for shift in shifts(known, np.repeat(pixels[:, [i]], count, 1), bands=names)] for i in files]
     )
     order = linear_sum_assignment(apart)[1]
     own, best = float(np.trace(apart)) / count, float(apart[np.arange(count), order].mean())
@@ -266,7 +266,9 @@ class Shift:
     distance: float
 
 
-def shifts(histograms: Histograms, pixels: NDArray[np.float32], *, bands: Sequence[str]) -> list[Shift]:
+def shifts(
+    histograms: Sequence[tuple[float, ...]], pixels: NDArray[np.float32], *, bands: Sequence[str]
+) -> list[Shift]:
     """The distance of every band of pixels float32 [pixel, band] from its histogram.
 
     It is the largest difference between the two cumulative distributions at the histogram's edges.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING
@@ -21,10 +20,9 @@ from pipeline.accuracy.assess_zone import write_zone, zone_of_map
 from pipeline.accuracy.crosswalk import LEFT_OUT, SHIPPED, read_rows, to_codes
 from pipeline.accuracy.sample_design import check_design_target, write_design
 from pipeline.accuracy.sample_draw import draw_sample
-from pipeline.accuracy.totals import holds_values, totals_of_map
-from pipeline.diagnostics.scoring import score_values
+from pipeline.accuracy.value_maps import holds_values
 from pipeline.documents import read_json
-from pipeline.errors import ConfigError, InputError, LabelWarning, LegendError, ReferenceDataError, counted
+from pipeline.errors import ConfigError, InputError, LabelWarning, LegendError, counted
 from pipeline.files import check_target, csv_text, write_json, write_text
 from pipeline.labels.vectors import read_layer
 from pipeline.legend import KNOWN_LEGENDS, ClassScheme, LandClass
@@ -33,6 +31,7 @@ from pipeline.maps.vectors import check_geopackage_name
 from pipeline.maps.zonal import write_zonal, zonal_statistics
 from pipeline.runs import LABELS
 from pipeline.workflow.outcome import Outcome, Progress, Table
+from pipeline.workflow.value_accuracy import assess_values
 
 if TYPE_CHECKING:
     from pipeline.accuracy.assess_reference import ReferenceUnits
@@ -55,7 +54,7 @@ def assess_against_reference(
     if output is not None:
         check_target(output, overwrite=overwrite, inputs=(path, settings.reference))
     if holds_values(path):
-        return _assess_values(path, settings, output=output)
+        return assess_values(path, settings, output=output)
     found = assess_map(path, settings, scheme=scheme)
     if settings.design is None and found.units is not None:
         _warn_of_learned(path, settings.reference, found.units)
@@ -97,40 +96,6 @@ def _warn_of_learned(path: Path, reference: Path, units: ReferenceUnits) -> None
         text = f"{reference}: {inside} of {counted(len(units), 'unit')} lie in polygons that {path.name} learned from"
         warnings.warn(f"{text}: the figures are far too good; use a sample of its own (landcover design)", LabelWarning,
                       stacklevel=3)  # fmt: skip
-
-
-def _assess_values(path: Path, settings: ReferenceSettings, *, output: Path | None) -> Outcome:
-    """Mean and total of a continuous map from a probability sample, and figures at its units."""
-    if settings.field is None:
-        raise ReferenceDataError("reference without a field", fix="name the measured attribute with --field")
-    if settings.strata is not None or settings.assist is not None:
-        what = "strata" if settings.strata is not None else "assist"
-        fix = "give the file of the design" if what == "strata" else "leave it out: the map is what assists"
-        raise ReferenceDataError(f"{what} for a continuous map", path=path, fix=fix)
-    found = totals_of_map(path, reference=settings.reference, field=settings.field, design=settings.design)
-    score = score_values("map", found.measured, found.mapped[:, 0], found.mapped[:, 1:])
-    unit, means = found.quantity.unit, {"sample alone": found.totals.direct, "sample and map": found.totals.regression}
-    area = found.area_ha
-    rows = tuple(
-        (
-            name, f"{item.estimate:.4g}", f"{item.low:.4g} to {item.high:.4g}", f"{item.se:.3g}",
-            f"{item.estimate * area:,.5g}", f"{item.low * area:,.5g} to {item.high * area:,.5g}",
-        )
-        for name, item in means.items()
-    )  # fmt: skip
-    data = {
-        "target": found.quantity.to_json(), "design": found.design, "area_ha": found.area_ha,
-        "mean": asdict(found.totals), "total": asdict(found.totals.regression.times(found.area_ha)),
-        "total_unit": f"{unit} x ha".strip(), "at_units": score.to_json(),
-    }  # fmt: skip
-    heads = (f"mean {found.quantity.title}", "estimate", "95 % interval", "standard error", "x ha", "95 % interval")
-    gain = f"the map is worth {found.totals.gain:.1f} times as large a sample"
-    figures = f"R2 {score.r2:.3f}, RMSE {score.rmse:.4g}, bias {score.bias:+.3g} at {score.samples} units"
-    return Outcome(
-        summary=f"{path.name}: {figures}; {gain}",
-        tables=(Table(f"{found.area_ha:,.1f} ha, {found.design} sample, regression estimator", heads, rows),),
-        written=(write_json(output, data),) if output else (), data=data,
-    )  # fmt: skip
 
 
 def zonal_of(

@@ -27,7 +27,8 @@ from pipeline.workflow.inputs import open_dates
 from pipeline.workflow.job import Job
 from pipeline.workflow.outcome import Outcome, Progress, Table, next_run
 from pipeline.workflow.stage_chips import chosen_chips
-from pipeline.workflow.stages import check_files, settings_checks
+from pipeline.workflow.stages import check_files, settings_checks, warn_of_covariates
+from pipeline.workflow.stations import NO_SCENE, fold_table, next_crossval
 
 if TYPE_CHECKING:
     from pipeline.workflow.costs import StageCost
@@ -79,7 +80,7 @@ def check_job(config: Path, *, progress: Progress, changes: Sequence[str] = ()) 
         tables=tuple(found.tables),
         data=found.data,
         failed=tuple(found.failed),
-        hint="" if errors else next_run(config, changes),
+        hint="" if errors else next_run(config, changes) if job.config.scenes else next_crossval(config, job),
     )
 
 
@@ -98,6 +99,8 @@ def check_output(folder: Path) -> Path:
 
 
 def _check_scenes(job: Job, found: _Findings) -> None:
+    if not job.config.scenes:
+        return
     opened = [found.attempt(lambda item=item: open_dates(item, job.config)) for item in job.config.scenes]  # type: ignore[misc]
     sources = found.attempt(lambda: job.sources) if all(scenes is not None for scenes in opened) else None
     if sources is None:
@@ -186,8 +189,14 @@ def _check_labels(job: Job, found: _Findings) -> None:
     found.data["labels"] = asdict(labels.report)
     rows = tuple((line.partition(" ")[2], line.partition(" ")[0]) for line in labels.report.lines())
     found.tables.append(Table(f"labels in {labels.path.name}", ("", "features"), rows))
+    if not job.config.scenes:
+        found.data["training"] = NO_SCENE
+        if (folds := found.attempt(lambda: fold_table(job))) is not None:
+            found.tables.append(folds)
+        return
     if "scenes" not in found.data or found.attempt(lambda: job.sources) is None:
         return
+    warn_of_covariates(job)
     overlap = found.attempt(lambda: check_overlap(labels, [source.grid for source in job.sources]))
     found.attempt(lambda: check_pixel_size(labels, [source.grid for source in job.sources], job.object_codes))
     if overlap is None or found.attempt(lambda: job.pixels) is None:

@@ -98,10 +98,11 @@ def write_config(
 
     With ``complete`` ("scene", or polygons within which every object is drawn) the ground outside all polygons is a
     class too; ``objects`` names the classes that are mapped as objects, of complete footprints of one class that one.
-    ``kind`` says what the field holds; without it, its values do.
+    ``kind`` says what the field holds; without it, its values do. Of a raster of values the field is what it measures
+    and is not looked up: by default the file's name.
 
     Raises:
-        ConfigError: objects of a measurement.
+        ConfigError: objects of a measurement, or labels that are a raster of classes.
         OutputError: ``output`` exists and is not to be overwritten.
         SceneError, LabelError: scenes or labels that cannot be read.
     """
@@ -115,13 +116,21 @@ def write_config(
         raise ConfigError(f"{BACKGROUND!r} is the ground around complete objects", got="it among --objects", fix=fix)
     opened, empty = _with_values(_open(scenes, options))
     given = _Given(scenes, opened, _stated(opened, options), labels, field, layer, encoding, output, empty)
-    if kind == "value" and (objects or complete or not field):
+    raster = is_raster(labels)
+    if kind == "value" and (objects or complete or not (field or raster)):
         raise ConfigError("--kind value", expected="--field with the measurement, without --objects and --complete")
     measured = (
-        field and kind is None and not objects and is_continuous(labels, field=field, layer=layer, encoding=encoding)
+        (field or raster)
+        and kind is None
+        and not objects
+        and is_continuous(labels, field=field, layer=layer, encoding=encoding)
     )
     if kind == "value" or measured:
-        return _write_value_config(given)
+        return _write_value_config(replace(given, field=field or labels.stem))
+    if raster:
+        fix = "say --kind value if it holds measurements; of a map of classes, copy configs/existing_map.yaml"
+        expected = "polygons, points, or a raster of floating point numbers"
+        raise ConfigError("init reads no classes from a raster", path=labels, expected=expected, fix=fix)
     return _write_class_config(given, complete=complete, objects=tuple(objects))
 
 
@@ -187,7 +196,7 @@ def _only_class(field: str, objects: Sequence[str], *, labels: Path, layer: str 
         ConfigError: neither a field nor one class of objects.
     """
     if not field and len(objects) != 1:
-        have = ", ".join(fields_of(labels, layer=layer)) or "no attribute" if is_vector(labels) else "a raster"
+        have = ", ".join(fields_of(labels, layer=layer)) or "no attribute" if is_vector(labels) else "none"
         expected = "--field, or --objects with the class of all polygons"
         raise ConfigError("landcover init", got=f"no --field; {labels.name} has {have}", expected=expected)
     return "" if field else objects[0]

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pipeline import __version__
 from pipeline.config import Config, load_config
 from pipeline.documents import read_json
-from pipeline.errors import InputError, LabelWarning, OutputError, counted
+from pipeline.errors import ConfigError, InputError, LabelWarning, OutputError, counted
 from pipeline.files import fingerprint, hash_content, hash_of, prepare_folder
 from pipeline.inference.areas import read_area
 from pipeline.labels.settings import split_source
@@ -76,6 +76,16 @@ class Job:
             OutputError: it cannot be written.
         """
         return RunFolder(prepare_folder(self.folder))
+
+    def require_scenes(self) -> None:
+        """Refuse a job of samples alone where a scene is learned from or mapped.
+
+        Raises:
+            ConfigError: no scene.
+        """
+        if not self.config.scenes:
+            fix = "landcover check and crossval take samples without a scene; name one under scenes for a map"
+            raise ConfigError("no scene to learn from or to map", path=self.path, fix=fix)
 
     @property
     def model_path(self) -> Path:

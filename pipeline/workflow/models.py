@@ -142,6 +142,7 @@ def pretrain_job(
         ModelError: no such encoder.
     """
     job = Job.load(config)
+    job.require_scenes()
     name = encoder or job.config.training.context.architecture
     known = [item for item in ENCODERS if item != "none"]
     if name not in known:
@@ -344,7 +345,9 @@ def _source(config: Path | None, scene: str | None) -> Source | None:
     if config is not None and scene is not None:
         raise ConfigError("--config together with --scene", fix="give one of them")
     if config is not None:
-        return Job.load(config, dry=True).sources[0]
+        job = Job.load(config, dry=True)
+        job.require_scenes()
+        return job.sources[0]
     if scene is not None:
         from pipeline.scenes.joining import join_scenes
         from pipeline.scenes.opening import open_scene

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 from pipeline.diagnostics.failures import BLOCKS, SURELY_WRONG
 from pipeline.diagnostics.scoring import CERTAIN_POLYGONS, FEW_POLYGONS
 from pipeline.documents import read_json
-from pipeline.errors import ConfigError, GridError, OutputError
+from pipeline.errors import ConfigError, GridError, LabelWarning, OutputError
 from pipeline.files import check_target
 from pipeline.model.describe import read_header
 from pipeline.runs import LABELS, RESOLVED, RunFolder, environment
@@ -38,9 +39,12 @@ def run_stages(
         changes: Settings other than the file's, as ``map.memory=1GB``.
 
     Raises:
+        ConfigError: samples without a scene.
         OutputError: another run holds the folder, or files are in the way and ``overwrite`` is not given.
     """
     job = Job.load(config, changes=changes)
+    job.require_scenes()
+    warn_of_covariates(job)
     run = job.open_folder()
     given = StageRun(job, resume, progress)
     with run.lock():
@@ -101,6 +105,13 @@ def _check_products(
     if there:
         fix = "add --overwrite, or set another output folder in the configuration"
         raise OutputError(f"stage {name} {why}", path=there[0], fix=fix)
+
+
+def warn_of_covariates(job: Job) -> None:
+    """LabelWarning where attributes are named that no raster has: a map is made without them."""
+    if job.is_value and (named := job.config.labels.value.covariates):
+        text = f"labels.value.covariates ({', '.join(named)}): used by crossval alone, as no raster has them"
+        warnings.warn(f"{job.config.labels.path}: {text}; the map is made without them", LabelWarning, stacklevel=3)
 
 
 def check_files(job: Job) -> None:

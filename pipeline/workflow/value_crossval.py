@@ -12,21 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from affine import Affine
 from numpy.typing import NDArray
-from rasterio.crs import CRS
 
 from pipeline.diagnostics.scoring import VALUE_HOLD_OUT, by_sample, score_values
-from pipeline.errors import ConfigError, LabelWarning, SplitError
+from pipeline.errors import ConfigError, LabelWarning
 from pipeline.experts.regressor_mixture import fit_regressor_mixture
 from pipeline.experts.regressors import BASELINES, NAMES, SPATIAL, TEACHERS
 from pipeline.files import check_target, hash_of, write_json
-from pipeline.grid import Grid
-from pipeline.labels.rasterise import LabelledPixels
 from pipeline.labels.values import holds_several
 from pipeline.model.preprocess import Preprocess
-from pipeline.splits.folds import block_folds, group_folds
-from pipeline.splits.search import default_block_m
 from pipeline.splits.split import Part, Split, TrainingScene
 from pipeline.training.chips import choose_chips
 from pipeline.training.fit import training_statistics
@@ -36,6 +30,7 @@ from pipeline.training.value_table import Plane, samples_of
 from pipeline.workflow.job import CROSSVAL as FILE
 from pipeline.workflow.job import Job, refuse_other_figures
 from pipeline.workflow.outcome import Outcome, Progress, Table
+from pipeline.workflow.stations import blocks_apart, sample_folds, sample_pixels
 from pipeline.workflow.value_stages import baseline, by_polygon, measured_of, predict_samples, quantity_of, targets_of
 
 if TYPE_CHECKING:
@@ -62,13 +57,8 @@ def cross_validate_values(
         check_target(output, overwrite=overwrite)
     grouped = _grouped(job, settings)
     run = job.open_folder()
-    pixels = job.labelled if job.config.scenes else [_as_pixels(job)]
-    apart = None
-    if not grouped and job.config.scenes:
-        apart = job.block_m, job.buffer_m
-    elif not grouped:  # samples without a scene have no chip that reaches beyond them
-        buffer_m = job.config.split.buffer_m or 0.0
-        apart = job.config.split.block_m or default_block_m(pixels, buffer_m=buffer_m), buffer_m
+    pixels = sample_pixels(job)
+    apart = None if grouped else blocks_apart(job, pixels)
     about = [settings.by, settings.folds, settings.seeds, settings.methods, apart, job.config.assessment.forest_trees]
     learned = [part.model_dump(mode="json") for part in (job.config.chips, job.config.training)]
     key = hash_of([job.input_hash, about, learned])
@@ -77,7 +67,7 @@ def cross_validate_values(
     found: dict[str, list[tuple[NDArray[np.float64], ...]]] = {}
     per_seed: dict[str, dict[str, float]] = {}
     for seed in settings.seeds:
-        splits = _splits(job, pixels, apart=apart, folds=settings.folds, seed=seed)
+        splits = sample_folds(job, pixels, apart=apart, folds=settings.folds, seed=seed)
         rows: dict[str, list[tuple[NDArray[np.float64], ...]]] = {}
         for number, split in enumerate(splits, 1):
             progress(f"seed {seed}: folds", number - 1, len(splits))
@@ -132,17 +122,6 @@ def _grouped(job: Job, settings: CrossvalSettings) -> bool:
         text = f"{len(frame)} samples at {places} places on several dates: name the station in labels.value.group, so "
         warnings.warn(f"{text}that all dates of a place stay together", LabelWarning, stacklevel=3)
     return by_group
-
-
-def _splits(
-    job: Job, pixels: Sequence[LabelledPixels], *, apart: tuple[float, float] | None, folds: int, seed: int
-) -> list[Split]:
-    if apart is not None:
-        block_m, buffer_m = apart
-        return block_folds(pixels, folds=folds, block_m=block_m, buffer_m=buffer_m, seed=seed, validation_fraction=0.0)
-    if job.groups is None:
-        raise SplitError("no groups", fix="set labels.value.group")
-    return group_folds(pixels, job.groups, folds=folds, seed=seed)
 
 
 def _one_fold(job: Job, split: Split, *, settings: CrossvalSettings) -> dict[str, tuple[NDArray[np.float64], ...]]:
@@ -201,20 +180,6 @@ def _tables(job: Job, split: Split) -> tuple[ValueTable, Samples, Quantity]:
     own = frame.loc[frame["poly_id"].isin(train.polygon), "value"].to_numpy()
     quantity = quantity_of(job).fitted(own)
     return train.table(frame, quantity, by_polygon(split.block_of, frame)), test, quantity
-
-
-def _as_pixels(job: Job) -> LabelledPixels:
-    """Samples without a scene as pixels of a grid of metres, so that folds are made of them as of any others."""
-    frame = job.labels.frame
-    xy = Plane.around(frame).of_frame(frame)
-    left, top = xy[:, 0].min() - 0.5, xy[:, 1].max() + 0.5
-    col, row = np.floor(xy[:, 0] - left).astype(np.int64), np.floor(top - xy[:, 1]).astype(np.int64)
-    grid = Grid(CRS.from_epsg(3857), Affine(1.0, 0.0, left, 0.0, -1.0, top), int(row.max()) + 1, int(col.max()) + 1)
-    order = np.lexsort((col, row))
-    ids = frame["poly_id"].to_numpy(dtype=np.int32)[order]
-    codes = frame["code"].to_numpy(dtype=np.uint8)[order]
-    return LabelledPixels(row[order].astype(np.int32), col[order].astype(np.int32), codes, ids,
-                          np.ones(len(ids), dtype=np.uint8), grid)  # fmt: skip
 
 
 def _figures(name: str, parts: list[tuple[NDArray[np.float64], ...]]) -> dict[str, Any]:

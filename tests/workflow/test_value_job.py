@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import warnings
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,14 @@ import torch
 import yaml
 from affine import Affine
 from pydantic import ValidationError
+from rasterio.crs import CRS
 
 from pipeline.accuracy.settings import ReferenceSettings
 from pipeline.config import load_config
 from pipeline.errors import ConfigError, LabelError, LabelWarning, OutputError, SceneError, SceneWarning
+from pipeline.grid import Grid
 from pipeline.labels.settings import LabelSettings
-from pipeline.labels.values import is_continuous, read_values
+from pipeline.labels.values import burn_values, is_continuous, read_values, warn_shared
 from pipeline.model.bundle import load_bundle
 from pipeline.model.spec import SURROUNDINGS_REACH_PX
 from pipeline.model.surroundings import surroundings
@@ -367,6 +370,19 @@ def test_samples_of_nodata_are_refused_unless_in_the_range(tmp_path: Path) -> No
     assert len(read_values(settings_of(path, range=[-10_000, None]))[0]) == 12
 
 
+def test_infinite_values_are_refused_not_left_out(tmp_path: Path) -> None:
+    path = write_samples(tmp_path / "a.gpkg", agb=[*range(11), np.inf, -np.inf, np.nan])
+    with pytest.raises(LabelError, match="2 values of 'agb' are infinite; got inf"):
+        read_values(settings_of(path))
+
+
+def test_limits_of_tiny_values_are_told_apart(tmp_path: Path) -> None:
+    path = write_samples(tmp_path / "a.gpkg", agb=np.arange(1, 101) * 1e-9)
+    labels, quantity = read_values(settings_of(path, unit="kg/m3"))
+    limits = [float(name.partition(" to ")[0]) for name in labels.scheme.names if " to " in name]
+    assert limits == pytest.approx(quantity.edges[:-1], rel=0.05)
+
+
 def test_init_takes_few_values_as_measured_where_told_so(tmp_path: Path) -> None:
     write_case(tmp_path)
     frame = gpd.read_file(tmp_path / "plots.gpkg")
@@ -393,6 +409,24 @@ def test_classes_of_a_continuous_target_are_refused(job: Path, tmp_path: Path) -
 def test_the_target_is_no_covariate_and_limits_are_numbers(value: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(ValidationError):
         settings_of(tmp_path / "a.gpkg", **value)
+
+
+def test_init_takes_a_raster_of_values_without_a_field(tmp_path: Path) -> None:
+    write_case(tmp_path)
+    with rasterio.open(tmp_path / "scene.tif") as scene:
+        values, profile = truth(scene.read()), scene.profile | {"count": 1}
+    for kind, dtype in ((None, "float32"), ("value", "int16")):
+        with rasterio.open(tmp_path / "height_m.tif", "w", **(profile | {"dtype": dtype})) as target:
+            target.write(values.astype(dtype), 1)
+        given = {"labels": tmp_path / "height_m.tif", "layer": None, "output": tmp_path / "c.yaml", "overwrite": True}
+        write_config([str(tmp_path / "scene.tif")], field="", kind=kind, **given)  # type: ignore[arg-type]
+        labels = load_config(tmp_path / "c.yaml").labels
+        assert (labels.kind, labels.field, labels.value.unit) == ("value", "height_m", "m")
+        samples, quantity = read_values(labels)
+        assert len(samples) == labels.value.raster_samples
+        assert quantity.name == "height_m"
+    with pytest.raises(ConfigError, match=r"height_m.tif: init reads no classes from a raster.*--kind value"):
+        write_config([str(tmp_path / "scene.tif")], field="any", **given)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("odd", ["n/a", "3,5"])
@@ -428,6 +462,46 @@ def test_samples_without_a_scene_have_blocks_too(tmp_path: Path) -> None:
     _changed(tmp_path, scenes=[], labels=labels, split={"block_m": 1200}, training={"experts": {"trees": 5}})
     with pytest.raises(OutputError, match="figures of other folds or settings are there"):
         cross_validate_job(path, settings, progress=silent)
+
+
+def stations(folder: Path, **value: Any) -> Path:
+    """A job of samples with an elevation and no scene."""
+    labels = {"kind": "value", "path": str(folder / "plots.gpkg"), "field": "biomass",
+              "value": {"covariates": ["elevation"]} | value}  # fmt: skip
+    return _changed(folder, scenes=[], labels=labels, training={"experts": {"trees": 5}})
+
+
+def test_check_tells_the_folds_of_samples_without_a_scene(tmp_path: Path) -> None:
+    outcome = check_job(stations(tmp_path, group="plot"), progress=silent)
+    assert not outcome.failed
+    assert outcome.summary.endswith("no error found; no scene: crossval gives figures, no map can be made")
+    assert outcome.hint.endswith("biomass.yaml --by plot")
+    table = outcome.tables[-1]
+    assert table.title == "samples per fold of crossval: 16 groups of plot kept together"
+    assert sum(int(row[1]) for row in table.rows) == 150
+    assert all(int(row[1]) + int(row[2]) == 150 for row in table.rows)
+    blocks = check_job(stations(tmp_path, group=None), progress=silent)
+    assert blocks.tables[-1].title == "samples per fold of crossval: blocks of 900 m, 0 m between parts"
+    assert blocks.hint.endswith("biomass.yaml")
+    gpd.read_file(tmp_path / "plots.gpkg").assign(biomass=-9999.0).to_file(tmp_path / "plots.gpkg")
+    assert len(check_job(stations(tmp_path, range=[-1, 0]), progress=silent).failed) == 1
+
+
+@pytest.mark.parametrize("last", ["chips", "train", "predict", "report"])
+def test_samples_without_a_scene_make_no_map(tmp_path: Path, last: str) -> None:
+    path = stations(tmp_path)
+    with pytest.raises(ConfigError, match=r"no scene to learn from or to map; .*landcover check and crossval take"):
+        run_stages(path, last=last, force=False, overwrite=False, progress=silent)
+    assert not (tmp_path / "run").exists()
+
+
+def test_attributes_that_no_raster_has_are_said_to_be_left_out(tmp_path: Path) -> None:
+    path = _changed(tmp_path, labels={"value": {"covariates": ["elevation"]}})
+    told = r"covariates \(elevation\): used by crossval alone, .*; the map is made without them"
+    with pytest.warns(LabelWarning, match=told):
+        check_job(path, progress=silent)
+    with pytest.warns(LabelWarning, match=told):
+        run_stages(path, last="chips", force=False, overwrite=False, progress=silent)
 
 
 def test_samples_of_several_files_are_joined(tmp_path: Path) -> None:
@@ -484,6 +558,20 @@ def test_samples_that_share_a_pixel_are_said(tmp_path: Path) -> None:
     pd.concat([frame, frame.iloc[:5]]).to_file(tmp_path / "plots.gpkg")
     with pytest.warns(LabelWarning, match="samples share a pixel with another"):
         check_job(path, progress=silent)
+
+
+def test_samples_of_one_date_that_share_a_pixel_are_said(tmp_path: Path) -> None:
+    grid = Grid(CRS.from_epsg(32633), Affine(PIXEL_M, 0, 500_000, 0, -PIXEL_M, 5_200_000), 3, 20)
+    path = write_samples(tmp_path / "a.gpkg", agb=np.arange(12.0), day=["2024-06-01"] * 12)
+    twice = pd.concat([gpd.read_file(path), gpd.read_file(path).iloc[:5]], ignore_index=True)
+    for day, told in (("2024-06-01", "10 samples share a pixel with another on the same date"), ("2024-06-02", "")):
+        twice.loc[12:, "day"] = day
+        twice.to_file(path)
+        labels = read_values(settings_of(path, date="day"))[0]
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            warn_shared(labels, [burn_values(labels, grid)])
+        assert [told in str(item.message) for item in said] == [True] * bool(told)
 
 
 @pytest.mark.parametrize("layer", ["probabilities", "entropy", "margin", "sets"])
