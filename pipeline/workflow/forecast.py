@@ -16,6 +16,7 @@ from pipeline.errors import ConfigError, InputError, SceneError, counted
 from pipeline.files import check_target, write_text
 from pipeline.forecast.frames import Past, all_rows, look_back
 from pipeline.forecast.layers import Layers, Scaling, read_known, read_layers
+from pipeline.forecast.learned import check_values, draw_sample
 from pipeline.forecast.model_file import (
     ForecastModel,
     as_learned,
@@ -165,7 +166,8 @@ def forecast_series(settings: ForecastSettings, *, output: Path, overwrite: bool
     }
     model = ForecastModel(
         trained, series.name, series.channels, seasons, Cells(series.grid, series.row, series.col), series.times[0],
-        series.times[-1], steps, past.scales, beside, (facts["tested"]["first"], facts["tested"]["last"]), horizons,
+        series.times[-1], steps, past.scales, draw_sample(series.values), beside,
+        (facts["tested"]["first"], facts["tested"]["last"]), horizons,
     )  # fmt: skip
     made = Forecast(series, times, _ahead(past, trained), horizons, f"the last {counted(steps - start, 'step')}", facts)
     outcome = write_forecast(made, targets, overwrite=overwrite)
@@ -195,6 +197,7 @@ def predict_series(
     settings = _with_series(model, series, changes)
     grown = as_learned(model, read_series(settings.series, cells=model.cells), paths=settings.series)
     steps, start = len(grown.times), model.steps
+    check_values(model.sample, grown.values, scale=model.scales.scale, path=settings.series[0])
     times = times_after(grown.times, settings.ahead, seasons=model.seasons)
     targets = plan_files(
         grown, times, output=output, sources=(*settings.series, str(path)), trained=False, overwrite=overwrite
@@ -203,7 +206,8 @@ def predict_series(
     past = _look(grown, model.seasons, layers=layers, beside=model.beside, until=start, like=model)
     check_frames(model, past)
     horizons, tested = model.horizons, {"first": model.tested[0], "last": model.tested[1]}
-    over = f"{tested['first']} to {tested['last']}, before it learned these steps too,"
+    over = f"{tested['first']} to {tested['last']}, before it learned these steps too, "
+    over += "in the series that was learned (this one has no newer steps),"
     if np.isfinite(grown.values[start:]).any():
         horizons = evaluate(past, model.trained, start=start, progress=progress)
         tested = {"first": iso(grown.times[start]), "last": iso(grown.times[-1])}

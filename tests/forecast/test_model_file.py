@@ -13,6 +13,7 @@ from torch import zeros
 from pipeline.errors import ConfigError, ModelError, SceneError, SceneWarning
 from pipeline.forecast.frames import all_rows, look_back
 from pipeline.forecast.layers import Layers
+from pipeline.forecast.learned import draw_sample
 from pipeline.forecast.model_file import (
     ForecastModel,
     as_learned,
@@ -52,9 +53,10 @@ def model():
     past = past_of(VALUES[:LEARNED])
     trained = train_forecast(past, until=LEARNED, settings=settings, progress=no_progress)
     scaling = {"known": Layers(("rain", "holiday"), np.array([[1, 5], [3, 5]], dtype=np.float32)).scaling()}
+    tested = Horizon(1, 9, {"network": 1.0, "last value": 2.0}, {"network": 1.0}, 0.9, 3.0)
     return ForecastModel(
-        trained, "ndvi", ("ndvi",), (SEASON,), CELLS, MONTHS[0], MONTHS[LEARNED - 1], LEARNED, past.scales, scaling,
-        ("2009-01-01", "2009-12-01"), (Horizon(1, 9, {"network": 1.0, "last value": 2.0}, {"network": 1.0}, 0.9, 3.0),),
+        trained, "ndvi", ("ndvi",), (SEASON,), CELLS, MONTHS[0], MONTHS[LEARNED - 1], LEARNED, past.scales,
+        draw_sample(VALUES[:LEARNED]), scaling, ("2009-01-01", "2009-12-01"), (tested,),
     )  # fmt: skip
 
 
