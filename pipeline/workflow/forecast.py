@@ -15,7 +15,7 @@ from pipeline.documents import read_yaml
 from pipeline.errors import ConfigError, InputError, SceneError, counted
 from pipeline.files import check_target, write_text
 from pipeline.forecast.frames import Past, all_rows, look_back
-from pipeline.forecast.layers import Layers, Scaling, read_known, read_layers
+from pipeline.forecast.layers import Layers, Scaling, read_known, read_layers, standardised
 from pipeline.forecast.learned import check_values, draw_sample
 from pipeline.forecast.model_file import (
     ForecastModel,
@@ -25,7 +25,7 @@ from pipeline.forecast.model_file import (
     load_forecast_model,
     save_forecast_model,
 )  # fmt: skip
-from pipeline.forecast.network import Trained, train_forecast
+from pipeline.forecast.network import Trained, first_learned, train_forecast
 from pipeline.forecast.rolling import evaluate
 from pipeline.forecast.series import Cells, Series, read_series
 from pipeline.forecast.settings import ForecastSettings
@@ -153,8 +153,8 @@ def forecast_series(settings: ForecastSettings, *, output: Path, overwrite: bool
     times = times_after(series.times, settings.ahead, seasons=seasons)
     targets = plan_files(series, times, output=output, sources=settings.series, trained=True, overwrite=overwrite)
     layers = _beside(series, settings, times)
-    beside = {name: found.scaling() for name, (found, _) in layers.items()}
-    past = _look(series, seasons, layers=layers, beside=beside, until=start)
+    tested, beside = standardised(layers, tested=_learned(seasons, start), learned=_learned(seasons, steps))
+    past = _look(series, seasons, layers=layers, beside=tested, until=start)
     judged = train_forecast(past, until=start, settings=settings, progress=progress)
     horizons = evaluate(past, judged, start=start, progress=progress)
     past = _look(series, seasons, layers=layers, beside=beside, until=steps)
@@ -243,6 +243,11 @@ def _with_series(model: ForecastModel, series: Sequence[str], changes: Sequence[
             fix = f"say where it is: --set forecast.{name}={value}"
             raise InputError("a layer that the network learned from is missing", path=file, fix=fix)
     return settings
+
+
+def _learned(seasons: Sequence[int], until: int) -> slice:
+    """Steps before ``until`` that are learned."""
+    return slice(first_learned(max(seasons, default=1), until=until), until)
 
 
 def _look(

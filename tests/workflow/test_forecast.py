@@ -127,3 +127,22 @@ def test_forecasts_do_not_become_steps_of_the_series(tmp_path, capsys):
     assert main(["forecast", str(folder), "-o", str(folder), *FAST]) == 2
     assert "steps of the series" in capsys.readouterr().err
     assert sorted(folder.iterdir()) == before
+
+
+def horizons_with(series, folder, rows, capsys):
+    """Errors of a forecast with a column of 1 at some rows and 0 else, and what was said."""
+    days = [*(f"{month}-01" for month in MONTHS), "2012-07-01", "2012-08-01"]
+    lines = [f"{day},{int(number in rows)}" for number, day in enumerate(days)]
+    folder.mkdir()
+    (folder / "known.csv").write_text("\n".join(["time,holiday", *lines]))
+    known = ("--known", str(folder / "known.csv"))
+    assert main(["forecast", str(series), "--ahead", "2", "-o", str(folder / "out"), *FAST, *known]) == 0
+    return json.loads((folder / "out/forecast.json").read_text())["horizons"], capsys.readouterr().err
+
+
+def test_a_column_constant_before_the_test_is_harmless(series, tmp_path, capsys):
+    never, said = horizons_with(series, tmp_path / "never", (), capsys)
+    assert "'holiday' is constant over the steps learned and without influence on the forecasts" in said
+    once, said = horizons_with(series, tmp_path / "once", (140,), capsys)
+    assert "'holiday' is constant over the steps learned before the test, which is without it" in said
+    assert once == never
