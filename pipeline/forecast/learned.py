@@ -95,11 +95,8 @@ def _refuse_factor(new: Doubles, old: Doubles, usual: Doubles, *, path: str) -> 
         return
     if np.abs(new / factor - old).sum() > _LEFT * usual.sum():
         return
-    times = f"{factor:,.4g} times larger" if factor > 1 else f"{1 / factor:,.4g} times smaller"
-    if max(factor, 1 / factor) >= 1000:  # noqa: PLR2004 - four digits are written in full
-        times = times.replace(f"{max(factor, 1 / factor):,.4g}", f"{max(factor, 1 / factor):,.0f}")
     raise SceneError(
-        f"values are {times} than those learned", path=path, got=f"mean {_mean(new)}",
+        f"values are {factor_text(factor)} than those learned", path=path, got=f"mean {_mean(new)}",
         expected=f"mean {_mean(old)} over the same steps",
         fix=f"give it the unit of the series that was learned (gdal_edit.py -scale {1 / factor:.6g}), or train on this "
         "series: landcover forecast",
@@ -116,3 +113,14 @@ def _say(share: float, lost: float, *, by: float, usual: float, path: str) -> No
 
 def _mean(values: Doubles) -> str:
     return f"{values.mean():.4g}" if len(values) else "of nothing"
+
+
+def factor_text(factor: float) -> str:
+    """How much larger or smaller values are.
+
+    >>> factor_text(10_000), factor_text(0.1)
+    ('10,000 times larger', '10 times smaller')
+    """
+    size = max(factor, 1 / factor)
+    figure = f"{size:,.0f}" if size >= 100 else f"{size:.3g}"  # noqa: PLR2004 - three digits
+    return f"{figure} times {'larger' if factor > 1 else 'smaller'}"
