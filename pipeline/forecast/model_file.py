@@ -147,7 +147,7 @@ def _from_parts(about: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -
             name: Scaling(tuple(names), arrays[f"{name}.mean"], arrays[f"{name}.spread"])
             for name, names in about["beside"].items()
         },
-        (tested["first"], tested["last"]), tuple(Horizon(**item) for item in tested["horizons"]),
+        (tested["first"], tested["last"]), tuple(map(Horizon.from_json, tested["horizons"])),
     )  # fmt: skip
 
 

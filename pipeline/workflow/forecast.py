@@ -31,6 +31,7 @@ from pipeline.forecast.series import Cells, Series, read_series
 from pipeline.forecast.settings import ForecastSettings
 from pipeline.forecast.times import find_seasons, times_after
 from pipeline.settings import INSIDE_FILE, Off, checked, commented_yaml, section_of
+from pipeline.workflow.forecast_again import STAMP, finished, inputs_of, stamp_of
 from pipeline.workflow.forecast_files import Forecast, horizon_facts, iso, plan_files, write_forecast
 from pipeline.workflow.init import seen_from
 from pipeline.workflow.outcome import Outcome, Progress, Table
@@ -140,6 +141,12 @@ def _beside(series: Series, settings: ForecastSettings, times: Times) -> dict[st
     return found
 
 
+def run_forecast(settings: ForecastSettings, *, output: Path, overwrite: bool, progress: Progress) -> Outcome:
+    """:func:`forecast_series`, unless the forecast of these settings and inputs is there and not to be replaced."""
+    there = None if overwrite else finished(settings, folder=output)
+    return there or forecast_series(settings, output=output, overwrite=overwrite, progress=progress)
+
+
 def forecast_series(settings: ForecastSettings, *, output: Path, overwrite: bool, progress: Progress) -> Outcome:
     """Test forecasts on the last steps of a series, then learn from all of it and write those of the next steps.
 
@@ -147,6 +154,7 @@ def forecast_series(settings: ForecastSettings, *, output: Path, overwrite: bool
         SceneError: a series that cannot be forecast.
         OutputError: a file exists, or cannot be written.
     """
+    inputs = inputs_of(settings)
     series = read_series(settings.series)
     start, seasons = _tested(series, settings)
     steps = len(series.times)
@@ -156,13 +164,14 @@ def forecast_series(settings: ForecastSettings, *, output: Path, overwrite: bool
     tested, beside = standardised(layers, tested=_learned(seasons, start), learned=_learned(seasons, steps))
     past = _look(series, seasons, layers=layers, beside=tested, until=start)
     judged = train_forecast(past, until=start, settings=settings, progress=progress)
-    horizons = evaluate(past, judged, start=start, progress=progress)
+    horizons = evaluate(past, judged, start=start, channels=series.channels, progress=progress)
     past = _look(series, seasons, layers=layers, beside=beside, until=steps)
     trained = train_forecast(past, until=steps, settings=settings, progress=progress)
     facts = _facts(series, settings, seasons) | {
         "made": f"landcover {__version__}, from {steps} steps up to {iso(series.times[-1])}",
         "tested": {"first": iso(series.times[start]), "last": iso(series.times[-1])},
         "horizons": horizon_facts(horizons),
+        STAMP: stamp_of(settings, inputs=inputs, files=[*targets.made, targets.model]),
     }
     model = ForecastModel(
         trained, series.name, series.channels, seasons, Cells(series.grid, series.row, series.col), series.times[0],
@@ -209,7 +218,7 @@ def predict_series(
     over = f"{tested['first']} to {tested['last']}, before it learned these steps too, "
     over += "in the series that was learned (this one has no newer steps),"
     if np.isfinite(grown.values[start:]).any():
-        horizons = evaluate(past, model.trained, start=start, progress=progress)
+        horizons = evaluate(past, model.trained, start=start, channels=model.channels, progress=progress)
         tested = {"first": iso(grown.times[start]), "last": iso(grown.times[-1])}
         over = f"{counted(steps - start, 'step')} that it has not seen,"
     last = iso(model.last)
