@@ -77,7 +77,7 @@ def check_values(sample: Sample, values: Floats, *, scale: Floats, path: str) ->
             _say(share, lost, by=by, usual=float(usual.mean()), path=path)
         return
     _refuse_factor(new, old, usual, path=path)
-    unknown = f", {lost:.0%} are unknown" if lost else ""
+    unknown = f", {lost:.0%} are unknown" if lost > 1 / 200 else ""
     raise SceneError(
         "values of the steps learned are not those that were learned", path=path,
         got=f"{share:.0%} of {len(new):,} values compared are others, by {by:.3g} on average (mean "
@@ -98,8 +98,8 @@ def _refuse_factor(new: Doubles, old: Doubles, usual: Doubles, *, path: str) -> 
     raise SceneError(
         f"values are {factor_text(factor)} than those learned", path=path, got=f"mean {_mean(new)}",
         expected=f"mean {_mean(old)} over the same steps",
-        fix=f"give it the unit of the series that was learned (gdal_edit.py -scale {1 / factor:.6g}), or train on this "
-        "series: landcover forecast",
+        fix=f"give it the unit of the series that was learned (its scale times {1 / factor:.6g}: gdal_edit.py -scale), "
+        "or train on this series: landcover forecast",
     )  # fmt: skip
 
 

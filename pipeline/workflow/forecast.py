@@ -214,11 +214,16 @@ def predict_series(
     layers = _beside(grown, settings, times)
     past = _look(grown, model.seasons, layers=layers, beside=model.beside, until=start, like=model)
     check_frames(model, past)
-    horizons, tested = model.horizons, {"first": model.tested[0], "last": model.tested[1]}
+    horizons, whose, tested = (
+        model.horizons,
+        "the series that was learned",
+        {"first": model.tested[0], "last": model.tested[1]},
+    )
     over = f"{tested['first']} to {tested['last']}, before it learned these steps too, "
     over += "in the series that was learned (this one has no newer steps),"
     if np.isfinite(grown.values[start:]).any():
         horizons = evaluate(past, model.trained, start=start, channels=model.channels, progress=progress)
+        whose = "steps that were not learned"
         tested = {"first": iso(grown.times[start]), "last": iso(grown.times[-1])}
         over = f"{counted(steps - start, 'step')} that it has not seen,"
     last = iso(model.last)
@@ -226,7 +231,7 @@ def predict_series(
         "made": f"landcover {__version__}, from {steps} steps up to {iso(grown.times[-1])} by a network of those up "
         f"to {last}",
         "model": str(path), "learned": {"first": iso(model.first), "last": last, "steps": start},
-        "tested": tested, "horizons": horizon_facts(horizons),
+        "tested": tested, "tested_on": whose, "horizons": horizon_facts(horizons),
     }  # fmt: skip
     made = Forecast(grown, times, _ahead(past, model.trained), horizons, over, facts)
     return write_forecast(made, targets, overwrite=overwrite)

@@ -61,7 +61,11 @@ def test_another_series_is_refused(values):
 
 @pytest.mark.parametrize(
     ("factor", "said"),
-    [(10_000, r"10,000 times larger .*-scale 0\.0001\)"), (0.1, r"10 times smaller .*-scale 10\)"), (2.54, "2.54 tim")],
+    [
+        (10_000, r"10,000 times larger .*its scale times 0\.0001: "),
+        (0.1, r"10 times smaller .*its scale times 10: "),
+        (2.54, "2.54 tim"),
+    ],
 )
 def test_another_unit_is_told_by_its_factor(factor, said):
     with pytest.raises(SceneError, match=said):

@@ -62,6 +62,7 @@ def test_the_same_series_gives_the_same_forecasts(made, tmp_path, capsys):
     before, after = (json.loads((folder / "forecast.json").read_text()) for folder in (made / "out", tmp_path))
     assert before["horizons"] == after["horizons"]
     assert before["tested"] == after["tested"]
+    assert after["tested_on"] == "the series that was learned"
 
 
 def test_a_longer_series_is_forecast_after_its_end(grown):
@@ -80,6 +81,7 @@ def test_a_longer_series_is_forecast_after_its_end(grown):
 def test_new_steps_are_an_honest_test(grown):
     facts = json.loads((grown / "forecast.json").read_text())
     assert facts["tested"] == {"first": "2011-01-01", "last": "2011-12-01"}
+    assert facts["tested_on"] == "steps that were not learned"
     assert facts["learned"] == {"first": "2000-01-01", "last": "2010-12-01", "steps": LEARNED}
     for horizon in facts["horizons"]:
         assert horizon["count"] == 12 * 12
