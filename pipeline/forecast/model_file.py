@@ -21,7 +21,7 @@ from rasterio.crs import CRS
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from pipeline.errors import ConfigError, ModelError, SceneError, SceneWarning
+from pipeline.errors import ConfigError, ModelError, SceneError, SceneWarning, shortened
 from pipeline.files import write_bytes
 from pipeline.forecast.frames import Past, Scales, all_rows, frames
 from pipeline.forecast.layers import Scaling
@@ -193,8 +193,8 @@ def _with_channels(model: ForecastModel, series: Series, *, paths: Sequence[str]
     of_files = {Path(path).stem for path in paths}
     if len(own) != len(learned) or not set(own) <= of_files:
         raise SceneError(
-            "series has other channels than were learned", path=paths[0], got=", ".join(own),
-            expected=", ".join(learned),
+            "series has other channels than were learned", path=paths[0], got=shortened(own),
+            expected=shortened(learned),
         )  # fmt: skip
     ordered = ", in this order" if len(own) > 1 else ""
     said = f"{paths[0]}: values of {', '.join(own)} are taken for {', '.join(learned)}{ordered}"

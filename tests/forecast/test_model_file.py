@@ -153,3 +153,11 @@ def test_a_network_without_layers_takes_none(model):
         check_beside(replace(model, beside={}), settings.model_copy(update={"layers": ("height.tif",)}))
     with pytest.raises(ConfigError, match=r"no forecast\.known for a network that learned with; expected rain, hol"):
         check_beside(model, settings)
+
+
+def test_a_model_without_what_it_learned_is_refused(model, tmp_path, monkeypatch):
+    kept = {name: value for name, value in model.tensors().items() if not name.startswith("sample.")}
+    monkeypatch.setattr(ForecastModel, "tensors", lambda _: kept)
+    old = save_forecast_model(tmp_path / "model.safetensors", model)
+    with pytest.raises(ModelError, match="of an earlier version and does not hold what it learned; train it again"):
+        load_forecast_model(old)
