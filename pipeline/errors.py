@@ -28,7 +28,21 @@ One sentence form for all of them: what failed, on which file, band or feature; 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
+
+_SHOWN = 12
+
+
+def shortened(names: Iterable[object]) -> str:
+    """Names in one line, of many the first twelve.
+
+    >>> shortened(range(14))
+    '0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11 ... and 2 more'
+    """
+    texts = [str(name) for name in names]
+    rest = len(texts) - _SHOWN
+    return ", ".join(texts[:_SHOWN]) + (f" ... and {rest} more" if rest > 0 else "")
 
 
 class PipelineError(Exception):

@@ -218,8 +218,10 @@ def assess(
     ],
     *,
     reference: Annotated[
-        Path | None,
-        typer.Option(help="Of MAP: reference points, polygons or raster; of a step of a forecast: the series."),
+        list[Path] | None,
+        typer.Option(
+            help="Of MAP: reference points, polygons or raster; of a forecast's step: the series, repeatable."
+        ),
     ] = None,
     field: Field = None,
     design_file: DesignFile = None,
@@ -234,7 +236,7 @@ def assess(
     """Accuracy: of a job's test blocks, of a map against reference data, of objects, or of a step of a forecast."""
     if target.suffix.lower() in {".yaml", ".yml"}:
         return stages(target, "assess", settings, force=force, overwrite=overwrite)
-    if reference is None:
+    if not reference:
         raise typer.BadParameter("a map is assessed against --reference FILE (with --field F for points and polygons)")
     from pipeline.labels.footprints import is_vector
 
@@ -246,10 +248,11 @@ def assess(
         if field or design_file or crosswalk or assist or legend:
             raise typer.BadParameter("objects have no --field, --design, --crosswalk, --legend or --assist")
         match = section_of("match", MatchSettings, settings)
-        return lambda _: assess_objects(target, reference, match, output=output, overwrite=overwrite)
+        _refuse_second(reference)
+        return lambda _: assess_objects(target, reference[0], match, output=output, overwrite=overwrite)
     from pipeline.workflow.accuracy import assess_against_reference, told_legend
 
-    found = _against(reference, settings, field=field, design=design_file, crosswalk=crosswalk, assist=assist)
+    found = _against(reference[0], settings, field=field, design=design_file, crosswalk=crosswalk, assist=assist)
     from pipeline.workflow.forecast_assess import assess_step, is_step
 
     if is_step(target):
@@ -257,9 +260,15 @@ def assess(
         given = {f"--{name.replace('_', '-')}": True for name in asked}
         refuse_with("a step of a forecast, which is assessed at all its cells,", given | {"--legend": legend})
         return lambda _: assess_step(target, reference, output=output, overwrite=overwrite)
+    _refuse_second(reference)
     return lambda _: assess_against_reference(
         target, found, scheme=told_legend(legend), output=output, overwrite=overwrite
     )
+
+
+def _refuse_second(references: list[Path]) -> None:
+    if len(references) > 1:
+        raise typer.BadParameter("--reference is given more than once: several are of a step of a forecast")
 
 
 def compare(

@@ -199,13 +199,13 @@ def run(
 ) -> Work:
     """All of it; a stage whose inputs have not changed is not done again."""
     if _of_forecast(config):
-        from pipeline.workflow.forecast import forecast_series, forecast_settings
+        from pipeline.workflow.forecast import forecast_settings, run_forecast
 
         refuse_with("a configuration of a forecast", {"--verify": verify})
         from pipeline.forecast.settings import run_folder
 
         found, folder = forecast_settings([config], changes=settings or ()), run_folder(config)
-        return lambda progress: forecast_series(found, output=folder, overwrite=overwrite or force, progress=progress)
+        return lambda progress: run_forecast(found, output=folder, overwrite=overwrite or force, progress=progress)
     if of_chips(config, settings):
         from pipeline.workflow.chip_job import run_chips
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,11 +12,11 @@ import pandas as pd
 import rasterio
 from rasterio.errors import RasterioError
 
-from pipeline.errors import ConfigError, InputError, SceneError
+from pipeline.errors import ConfigError, InputError, SceneError, SceneWarning
 from pipeline.raster import on_grid, require_regular
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -23,6 +24,11 @@ if TYPE_CHECKING:
     from pipeline.forecast.times import Times
 
     Floats = NDArray[np.float32]
+
+# Layers known of steps, by which those of cells are told apart.
+KNOWN = "known"
+# Of the largest value of a layer: less spread is none.
+_SPREAD = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,13 +38,26 @@ class Layers:
     names: tuple[str, ...]  # Of the layers
     table: Floats  # float32 [row, layer], NaN where unknown; a row is a step, or a cell
 
-    def scaling(self) -> Scaling:
-        """Mean and deviation of each layer over what is known of it."""
+    def constant(self, learned: slice = slice(None)) -> NDArray[np.bool_]:
+        """Layers of next to one value in the rows that are learned, bool [layer]."""
+        rows = self.table[learned]
+        known = np.isfinite(rows)
+        low = np.where(known, rows, np.inf).min(axis=0, initial=np.inf)
+        high = np.where(known, rows, -np.inf).max(axis=0, initial=-np.inf)
+        largest = np.where(known, np.abs(rows), 0).max(axis=0, initial=0)
+        return np.asarray(~(low < high) | ~(np.abs(high - low) > _SPREAD * largest))
+
+    def scaling(self, learned: slice = slice(None)) -> Scaling:
+        """Mean and deviation of each layer over what is known of it, 0 where it is constant in the rows learned.
+
+        A network that has seen one value of a layer knows nothing of another.
+        """
         known = np.isfinite(self.table)
         count = np.maximum(known.sum(axis=0), 1)
         mean = np.where(known, self.table, 0).sum(axis=0) / count
         spread = np.sqrt((np.where(known, self.table - mean, 0) ** 2).sum(axis=0) / count)
-        return Scaling(self.names, mean.astype(np.float32), np.where(spread > 0, spread, 1).astype(np.float32))
+        spread = np.where(self.constant(learned), 0, spread)
+        return Scaling(self.names, mean.astype(np.float32), spread.astype(np.float32))
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,10 +66,10 @@ class Scaling:
 
     names: tuple[str, ...]  # Of the layers
     mean: Floats  # Of what is known of each, float32 [layer]
-    spread: Floats  # Its deviation, 1 where there is none, float32 [layer]
+    spread: Floats  # Its deviation, 0 where it was constant over what was learned, float32 [layer]
 
     def of(self, layers: Layers, *, path: str) -> Floats:
-        """Values of the same layers less the mean, over the spread; unknown is 0, float32 [row, layer].
+        """Values of the same layers less the mean, over the spread; 0 where unknown or constant, float32 [row, layer].
 
         Raises:
             ConfigError: other layers.
@@ -60,7 +79,36 @@ class Scaling:
             raise ConfigError("layers beside the series are others than were learned", path=path, got=got,
                               expected=expected)  # fmt: skip
         values = layers.table[:, [layers.names.index(name) for name in self.names]]
-        return np.asarray(np.nan_to_num((values - self.mean) / self.spread), dtype=np.float32)
+        scaled = np.nan_to_num((values - self.mean) / np.where(self.spread > 0, self.spread, 1))
+        return np.where(self.spread > 0, scaled, 0).astype(np.float32)
+
+
+def standardised(
+    layers: Mapping[str, tuple[Layers, str]], *, learned: slice, tested: slice
+) -> tuple[dict[str, Scaling], dict[str, Scaling]]:
+    """Scalings of layers beside a series with their files, for the network that is tested and for the one that is kept.
+
+    ``learned`` are the steps of the series that the network learns from that is kept, ``tested`` those of the one that
+    is tested; a SceneWarning on layers that are constant there, and so have no influence. Layers of cells are of all.
+    """
+    before, whole = {}, {}
+    for name, (found, path) in layers.items():
+        of_steps = name == KNOWN
+        early, late = (tested, learned) if of_steps else (slice(None), slice(None))
+        before[name], whole[name] = found.scaling(early), found.scaling(late)
+        never = found.constant(late)
+        over = "steps learned" if of_steps else "cells"
+        _say(found.names, never, f"constant over the {over} and without influence on the forecasts", path=path)
+        only = found.constant(early) & ~never
+        _say(found.names, only, "constant over the steps learned before the test, which is without it", path=path)
+    return before, whole
+
+
+def _say(names: Sequence[str], which: NDArray[np.bool_], what: str, *, path: str) -> None:
+    """SceneWarning on some of the layers, bool [layer]."""
+    if which.any():
+        own = ", ".join(repr(name) for name, odd in zip(names, which, strict=True) if odd)
+        warnings.warn(f"{path}: {own} {'is' if which.sum() == 1 else 'are'} {what}", SceneWarning, stacklevel=4)
 
 
 def read_known(path: str, times: Times) -> Layers:

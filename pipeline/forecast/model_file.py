@@ -21,10 +21,11 @@ from rasterio.crs import CRS
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from pipeline.errors import ConfigError, ModelError, SceneError, SceneWarning
+from pipeline.errors import ConfigError, ModelError, SceneError, SceneWarning, shortened
 from pipeline.files import write_bytes
 from pipeline.forecast.frames import Past, Scales, all_rows, frames
 from pipeline.forecast.layers import Scaling
+from pipeline.forecast.learned import Sample
 from pipeline.forecast.network import ForecastNetwork, Trained
 from pipeline.forecast.rolling import Horizon
 from pipeline.forecast.series import Cells, Series
@@ -35,7 +36,7 @@ from pipeline.model.bundle import digest_of, refuse_changed, refuse_not_finite
 from pipeline.model.describe import FORECAST_FORMAT, FORECAST_KEY, read_forecast_header
 
 MODEL = "model.safetensors"
-_KNOWN, _LAYERS, _NETWORK = "known", "layers", "network."
+_KNOWN, _LAYERS, _NETWORK, _SAMPLE = "known", "layers", "network.", "sample."
 # Of a step: how far dates may lie from those learned. Of the length of a step: how far it may differ.
 _NEAR, _ALIKE = 0.25, 0.02
 
@@ -53,6 +54,7 @@ class ForecastModel:
     last: np.datetime64  # Time of the last step that it has learned
     steps: int  # From the first to the last
     scales: Scales  # Of the cells
+    sample: Sample  # Of the values that it has learned
     beside: dict[str, Scaling]  # Layers by what they are: ``known`` of steps, ``layers`` of cells
     tested: tuple[str, str]  # Times of the first and last step of the test before it
     horizons: tuple[Horizon, ...]  # Its errors in that test
@@ -75,8 +77,9 @@ class ForecastModel:
         }  # fmt: skip
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """Weights, cells and scales by name."""
+        """Weights, cells, scales and the sample of values by name."""
         arrays = {"row": self.cells.row, "col": self.cells.col, **vars(self.scales)}
+        arrays |= {f"{_SAMPLE}{name}": value for name, value in vars(self.sample).items()}
         for name, item in self.beside.items():
             arrays |= {f"{name}.mean": item.mean, f"{name}.spread": item.spread}
         weights = {f"{_NETWORK}{name}": value for name, value in self.trained.network.state_dict().items()}
@@ -122,6 +125,9 @@ def _from_parts(about: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -
     settings, seasons = ForecastSettings.model_validate(about["settings"]), tuple(about["seasons"])
     arrays = {name: value.numpy() for name, value in tensors.items() if not name.startswith(_NETWORK)}
     weights = {name.removeprefix(_NETWORK): value for name, value in tensors.items() if name.startswith(_NETWORK)}
+    sample = {name.removeprefix(_SAMPLE): value for name, value in arrays.items() if name.startswith(_SAMPLE)}
+    if not sample:
+        raise ModelError("it is of an earlier version and does not hold what it learned", fix="train it again")
     # Random weights that are replaced at once.
     with torch.random.fork_rng(devices=[]):
         network = ForecastNetwork(
@@ -136,12 +142,12 @@ def _from_parts(about: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -
             Grid(CRS.from_wkt(grid["crs"]), Affine(*grid["transform"]), *grid["shape"]), arrays["row"], arrays["col"]
         ),
         np.datetime64(steps["first"], "s"), np.datetime64(steps["last"], "s"), int(steps["count"]),
-        Scales(arrays["scale"], arrays["usual"], arrays["unit"]),
+        Scales(arrays["scale"], arrays["usual"], arrays["unit"]), Sample(**sample),
         {
             name: Scaling(tuple(names), arrays[f"{name}.mean"], arrays[f"{name}.spread"])
             for name, names in about["beside"].items()
         },
-        (tested["first"], tested["last"]), tuple(Horizon(**item) for item in tested["horizons"]),
+        (tested["first"], tested["last"]), tuple(map(Horizon.from_json, tested["horizons"])),
     )  # fmt: skip
 
 
@@ -187,8 +193,8 @@ def _with_channels(model: ForecastModel, series: Series, *, paths: Sequence[str]
     of_files = {Path(path).stem for path in paths}
     if len(own) != len(learned) or not set(own) <= of_files:
         raise SceneError(
-            "series has other channels than were learned", path=paths[0], got=", ".join(own),
-            expected=", ".join(learned),
+            "series has other channels than were learned", path=paths[0], got=shortened(own),
+            expected=shortened(learned),
         )  # fmt: skip
     ordered = ", in this order" if len(own) > 1 else ""
     said = f"{paths[0]}: values of {', '.join(own)} are taken for {', '.join(learned)}{ordered}"

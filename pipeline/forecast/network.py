@@ -132,7 +132,12 @@ def draw_rows(past: Past, rng: np.random.Generator, *, until: int, ahead: tuple[
 
 def first_target(past: Past, *, until: int) -> int:
     """The first step that is learned: three cycles of past before it, or half of the steps."""
-    return min(3 * past.season, until // 2)
+    return first_learned(past.season, until=until)
+
+
+def first_learned(season: int, *, until: int) -> int:
+    """The first step that is learned of those before ``until``, by the length of the longest cycle."""
+    return min(3 * season, until // 2)
 
 
 def _pool(past: Past, rng: np.random.Generator, *, until: int, settings: ForecastSettings) -> Rows:

@@ -5,9 +5,9 @@ The rules, which need no network: last value, the season before, historical aver
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float32]
 
 NETWORK = "network"
+# What figures of several channels are called.
+POOLED = "mean over channels"
 LAST, SEASONAL, AVERAGE, DAMPED, RIDGE = (
     "last value", "season before", "historical average", "damped anomaly", "ridge",
 )  # fmt: skip
@@ -42,6 +44,7 @@ class Horizon:
     rmse: dict[str, float]  # Root mean square error likewise
     coverage: float  # Share of the values that lie in their interval of 90 %
     width: float  # Mean width of the intervals
+    channels: dict[str, Horizon] = field(default_factory=dict)  # The same of each channel; empty where there is one
 
     @property
     def best(self) -> str:
@@ -54,11 +57,17 @@ class Horizon:
         best = self.mae[self.best]
         return 1 - self.mae[NETWORK] / best if best else 0.0
 
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Horizon:
+        """That of which ``dataclasses.asdict`` made a mapping."""
+        parts = {name: cls.from_json(item) for name, item in data.get("channels", {}).items()}
+        return cls(**{**data, "channels": parts})
+
 
 def evaluate(
-    past: Past, trained: Trained, *, start: int, progress: Callable[[str, int, int], None]
+    past: Past, trained: Trained, *, start: int, channels: Sequence[str], progress: Callable[[str, int, int], None]
 ) -> tuple[Horizon, ...]:
-    """Errors of each horizon over the steps from ``start`` on.
+    """Errors of each horizon over the steps from ``start`` on, of all ``channels`` and of each of several.
 
     Network and baselines have learned from the steps before ``start``; an origin sees the values up to itself. Each
     step of the test is forecast once by each horizon, so all horizons are judged on the same values.
@@ -66,31 +75,42 @@ def evaluate(
     Raises:
         SceneError: all values of the test are unknown.
     """
-    steps, channels, cells = past.values.shape
+    steps, _, cells = past.values.shape
     settings = trained.settings
     found = []
     for ahead in range(1, settings.ahead + 1):
         progress("test", ahead - 1, settings.ahead)
-        rows = all_rows(range(start - ahead, steps - ahead), ahead, channels=channels, cells=cells)
+        rows = all_rows(range(start - ahead, steps - ahead), ahead, channels=len(channels), cells=cells)
         rows = rows.take(np.isfinite(past.truth(rows)))
         if not len(rows):
             raise SceneError("no value is known in the steps of the test", fix="set test_steps higher")
         truth, quantiles = past.truth(rows), trained.predict(past, rows)
         forecasts = {NETWORK: quantiles[:, 1], **baselines(past, rows, until=start, settings=settings)}
-        error = {name: (values - truth).astype(np.float64) for name, values in forecasts.items()}
-        inside = (quantiles[:, 0] <= truth) & (truth <= quantiles[:, 2])
-        found.append(
-            Horizon(
-                ahead,
-                len(rows),
-                {name: float(np.abs(values).mean()) for name, values in error.items()},
-                {name: float(np.sqrt((values**2).mean())) for name, values in error.items()},
-                float(inside.mean()),
-                float((quantiles[:, 2] - quantiles[:, 0]).mean()),
-            )
-        )
+        whole = _errors(ahead, truth, quantiles, forecasts)
+        if len(channels) > 1:
+            parts = ((name, rows.channel == number) for number, name in enumerate(channels))
+            each = {
+                name: _errors(ahead, truth[own], quantiles[own], {key: item[own] for key, item in forecasts.items()})
+                for name, own in parts if own.any()
+            }  # fmt: skip
+            whole = replace(whole, channels=each)
+        found.append(whole)
     progress("test", settings.ahead, settings.ahead)
     return tuple(found)
+
+
+def _errors(ahead: int, truth: Floats, quantiles: Floats, forecasts: Mapping[str, Floats]) -> Horizon:
+    """Errors of forecasts [row] of every method, and of the quantiles [row, 3] of the network."""
+    error = {name: (values - truth).astype(np.float64) for name, values in forecasts.items()}
+    inside = (quantiles[:, 0] <= truth) & (truth <= quantiles[:, 2])
+    return Horizon(
+        ahead,
+        len(truth),
+        {name: float(np.abs(values).mean()) for name, values in error.items()},
+        {name: float(np.sqrt((values**2).mean())) for name, values in error.items()},
+        float(inside.mean()),
+        float((quantiles[:, 2] - quantiles[:, 0]).mean()),
+    )
 
 
 @dataclass(frozen=True, eq=False)

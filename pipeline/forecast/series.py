@@ -91,13 +91,15 @@ def read_series(paths: Sequence[str], *, cells: Cells | None = None) -> Series:
         for time, channel, values, own in read_dated(Path(path)):
             if cells is not None and not cells.grid.same_pixels_as(own):
                 raise SceneError(
-                    "series has another grid than the one that was learned", path=path, got=_shape(own),
-                    expected=f"{_shape(cells.grid)}, one origin and CRS", fix="warp it with gdalwarp -t_srs -te -ts",
+                    "series has another grid than the one that was learned", path=path, got=shape_text(own),
+                    expected=f"{shape_text(cells.grid)}, one origin and CRS",
+                    fix="warp it with gdalwarp -t_srs -te -ts",
                 )  # fmt: skip
             if grid is not None and not grid.same_pixels_as(own):
                 raise SceneError(
-                    "series has unequal grids", path=path, got=f"{own.height} x {own.width} at {_text(time)}",
-                    expected=f"{grid.height} x {grid.width}, one origin and CRS", fix="warp them with gdalwarp -te -ts",
+                    "series has unequal grids", path=path, got=f"{shape_text(own)} in {_text(time)}",
+                    expected=f"{shape_text(grid)}, one origin and CRS",
+                    fix="warp them with gdalwarp -te -ts",
                 )  # fmt: skip
             grid = own
             if (channel, time) in layers:
@@ -120,15 +122,16 @@ def read_series(paths: Sequence[str], *, cells: Cells | None = None) -> Series:
     blank = np.asarray(~np.isfinite(cube).any(axis=(2, 3)).T)
     _drop_flat_steps(cube, times, path=paths[0])
     row, col = _living_cells(cube, path=paths[0]) if cells is None else _learned_cells(cube, cells, path=paths[0])
-    _warn_of_gaps(blank, channels, times, path=paths[0])
+    _warn_of_gaps(blank, channels, times, paths=paths)
     return Series(Path(paths[0]).stem, channels, times, cube[:, :, row, col], row, col, grid)
 
 
-def _warn_of_gaps(blank: NDArray[np.bool_], channels: Sequence[str], times: Times, *, path: str) -> None:
+def _warn_of_gaps(blank: NDArray[np.bool_], channels: Sequence[str], times: Times, *, paths: Sequence[str]) -> None:
     """SceneWarning on steps without any value, bool [channel, step]."""
     for gaps in np.unique(blank[blank.any(axis=1)], axis=0):
         own = [name for name, row in zip(channels, blank, strict=True) if (row == gaps).all()]
         whose = "" if len(own) == len(channels) else f" of {', '.join(own)}"
+        path = next((path for path in paths if Path(path).stem == own[0]), paths[0])
         last = _text(times[gaps][-1].astype("datetime64[s]").item())
         count = f"{counted(int(gaps.sum()), 'step')} of {len(times)}{whose}"
         _warn(path, f"{count} are missing or without data and taken as unknown, such as {last}")
@@ -258,7 +261,8 @@ def _times_of_bands(file: Path) -> set[datetime]:
         return {time[0] for text in [*texts, *_tags(dataset, 0)] if text and (time := time_in(text))}
 
 
-def _shape(grid: Grid) -> str:
+def shape_text(grid: Grid) -> str:
+    """Rows, columns, size of a pixel and upper left corner of a grid."""
     return f"{grid.height} x {grid.width} of {grid.pixel_size[0]:g} at {grid.bounds[0]:g}, {grid.bounds[3]:g}"
 
 

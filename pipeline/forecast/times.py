@@ -29,6 +29,8 @@ _DATE = re.compile(
 )
 # MODIS and VIIRS: A2015065 is the 65th day of 2015.
 _DAY_OF_YEAR = re.compile(r"(?<![A-Za-z0-9])A?(?P<year>(?:18|19|20|21)\d\d)(?P<day>[0-3]\d\d)(?!\d)")
+# A month stands for its first day.
+_MONTH = re.compile(r"(?<![A-Za-z0-9])(?P<year>(?:18|19|20|21)\d\d)-(?P<month>0[1-9]|1[0-2])(?!-?\d)")
 # Of the usual step: shorter and longer ones are no step of the same series.
 _SHORTEST, _LONGEST, _WHOLE, _GAPS = 0.6, 1.4, 0.25, 1 / 3
 
@@ -40,6 +42,8 @@ def time_in(text: str) -> tuple[datetime, str] | None:
     (datetime.datetime(2019, 1, 1, 5, 0), 'inflow')
     >>> time_in("MOD13Q1.A2015065.h12v10")
     (datetime.datetime(2015, 3, 6, 0, 0), 'MOD13Q1. .h12v10')
+    >>> time_in("2010-01 rain")
+    (datetime.datetime(2010, 1, 1, 0, 0), 'rain')
     """
     found = _DATE.search(text)
     try:
@@ -47,6 +51,8 @@ def time_in(text: str) -> tuple[datetime, str] | None:
             parts = [int(found[part] or 0) for part in ("hour", "minute", "second")]
             day = datetime(int(found["year"]), int(found["month"]), int(found["day"]))  # noqa: DTZ001 - its own clock
             time = day + timedelta(hours=parts[0], minutes=parts[1], seconds=parts[2])
+        elif (found := _MONTH.search(text)) is not None:
+            time = datetime(int(found["year"]), int(found["month"]), 1)  # noqa: DTZ001
         else:
             found = _DAY_OF_YEAR.search(text)
             if found is None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.errors import ModelError, ModelWarning
+from pipeline.errors import ModelError, ModelWarning, shortened
 from pipeline.model.pretrained import SceneBands
 from pipeline.raster import sample_windows
 from pipeline.scenes.derived import plain_scenes
@@ -65,8 +65,8 @@ def check_source(bundle: ModelBundle, source: Source) -> Source:
     missing = [name for name in bundle.bands if name not in source.band_names]
     if missing:
         raise ModelError(
-            f"scene lacks band {', '.join(missing)} of the model", path=source.path, got=", ".join(source.band_names),
-            expected=", ".join(bundle.bands), fix="name the scene's bands or use a model trained on these bands",
+            f"scene lacks band {shortened(missing)} of the model", path=source.path, got=shortened(source.band_names),
+            expected=shortened(bundle.bands), fix="name the scene's bands or use a model trained on these bands",
         )  # fmt: skip
     _check_level(bundle, source)
     _check_resolution(bundle, source)

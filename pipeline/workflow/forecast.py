@@ -15,7 +15,8 @@ from pipeline.documents import read_yaml
 from pipeline.errors import ConfigError, InputError, SceneError, counted
 from pipeline.files import check_target, write_text
 from pipeline.forecast.frames import Past, all_rows, look_back
-from pipeline.forecast.layers import Layers, Scaling, read_known, read_layers
+from pipeline.forecast.layers import Layers, Scaling, read_known, read_layers, standardised
+from pipeline.forecast.learned import check_values, draw_sample
 from pipeline.forecast.model_file import (
     ForecastModel,
     as_learned,
@@ -24,12 +25,13 @@ from pipeline.forecast.model_file import (
     load_forecast_model,
     save_forecast_model,
 )  # fmt: skip
-from pipeline.forecast.network import Trained, train_forecast
+from pipeline.forecast.network import Trained, first_learned, train_forecast
 from pipeline.forecast.rolling import evaluate
 from pipeline.forecast.series import Cells, Series, read_series
 from pipeline.forecast.settings import ForecastSettings
 from pipeline.forecast.times import find_seasons, times_after
 from pipeline.settings import INSIDE_FILE, Off, checked, commented_yaml, section_of
+from pipeline.workflow.forecast_again import STAMP, finished, inputs_of, stamp_of
 from pipeline.workflow.forecast_files import Forecast, horizon_facts, iso, plan_files, write_forecast
 from pipeline.workflow.init import seen_from
 from pipeline.workflow.outcome import Outcome, Progress, Table
@@ -139,6 +141,12 @@ def _beside(series: Series, settings: ForecastSettings, times: Times) -> dict[st
     return found
 
 
+def run_forecast(settings: ForecastSettings, *, output: Path, overwrite: bool, progress: Progress) -> Outcome:
+    """:func:`forecast_series`, unless the forecast of these settings and inputs is there and not to be replaced."""
+    there = None if overwrite else finished(settings, folder=output)
+    return there or forecast_series(settings, output=output, overwrite=overwrite, progress=progress)
+
+
 def forecast_series(settings: ForecastSettings, *, output: Path, overwrite: bool, progress: Progress) -> Outcome:
     """Test forecasts on the last steps of a series, then learn from all of it and write those of the next steps.
 
@@ -146,26 +154,29 @@ def forecast_series(settings: ForecastSettings, *, output: Path, overwrite: bool
         SceneError: a series that cannot be forecast.
         OutputError: a file exists, or cannot be written.
     """
+    inputs = inputs_of(settings)
     series = read_series(settings.series)
     start, seasons = _tested(series, settings)
     steps = len(series.times)
     times = times_after(series.times, settings.ahead, seasons=seasons)
     targets = plan_files(series, times, output=output, sources=settings.series, trained=True, overwrite=overwrite)
     layers = _beside(series, settings, times)
-    beside = {name: found.scaling() for name, (found, _) in layers.items()}
-    past = _look(series, seasons, layers=layers, beside=beside, until=start)
+    tested, beside = standardised(layers, tested=_learned(seasons, start), learned=_learned(seasons, steps))
+    past = _look(series, seasons, layers=layers, beside=tested, until=start)
     judged = train_forecast(past, until=start, settings=settings, progress=progress)
-    horizons = evaluate(past, judged, start=start, progress=progress)
+    horizons = evaluate(past, judged, start=start, channels=series.channels, progress=progress)
     past = _look(series, seasons, layers=layers, beside=beside, until=steps)
     trained = train_forecast(past, until=steps, settings=settings, progress=progress)
     facts = _facts(series, settings, seasons) | {
         "made": f"landcover {__version__}, from {steps} steps up to {iso(series.times[-1])}",
         "tested": {"first": iso(series.times[start]), "last": iso(series.times[-1])},
         "horizons": horizon_facts(horizons),
+        STAMP: stamp_of(settings, inputs=inputs, files=[*targets.made, targets.model]),
     }
     model = ForecastModel(
         trained, series.name, series.channels, seasons, Cells(series.grid, series.row, series.col), series.times[0],
-        series.times[-1], steps, past.scales, beside, (facts["tested"]["first"], facts["tested"]["last"]), horizons,
+        series.times[-1], steps, past.scales, draw_sample(series.values), beside,
+        (facts["tested"]["first"], facts["tested"]["last"]), horizons,
     )  # fmt: skip
     made = Forecast(series, times, _ahead(past, trained), horizons, f"the last {counted(steps - start, 'step')}", facts)
     outcome = write_forecast(made, targets, overwrite=overwrite)
@@ -195,6 +206,7 @@ def predict_series(
     settings = _with_series(model, series, changes)
     grown = as_learned(model, read_series(settings.series, cells=model.cells), paths=settings.series)
     steps, start = len(grown.times), model.steps
+    check_values(model.sample, grown.values, scale=model.scales.scale, path=settings.series[0])
     times = times_after(grown.times, settings.ahead, seasons=model.seasons)
     targets = plan_files(
         grown, times, output=output, sources=(*settings.series, str(path)), trained=False, overwrite=overwrite
@@ -202,10 +214,16 @@ def predict_series(
     layers = _beside(grown, settings, times)
     past = _look(grown, model.seasons, layers=layers, beside=model.beside, until=start, like=model)
     check_frames(model, past)
-    horizons, tested = model.horizons, {"first": model.tested[0], "last": model.tested[1]}
-    over = f"{tested['first']} to {tested['last']}, before it learned these steps too,"
+    horizons, whose, tested = (
+        model.horizons,
+        "the series that was learned",
+        {"first": model.tested[0], "last": model.tested[1]},
+    )
+    over = f"{tested['first']} to {tested['last']}, before it learned these steps too, "
+    over += "in the series that was learned (this one has no newer steps),"
     if np.isfinite(grown.values[start:]).any():
-        horizons = evaluate(past, model.trained, start=start, progress=progress)
+        horizons = evaluate(past, model.trained, start=start, channels=model.channels, progress=progress)
+        whose = "steps that were not learned"
         tested = {"first": iso(grown.times[start]), "last": iso(grown.times[-1])}
         over = f"{counted(steps - start, 'step')} that it has not seen,"
     last = iso(model.last)
@@ -213,7 +231,7 @@ def predict_series(
         "made": f"landcover {__version__}, from {steps} steps up to {iso(grown.times[-1])} by a network of those up "
         f"to {last}",
         "model": str(path), "learned": {"first": iso(model.first), "last": last, "steps": start},
-        "tested": tested, "horizons": horizon_facts(horizons),
+        "tested": tested, "tested_on": whose, "horizons": horizon_facts(horizons),
     }  # fmt: skip
     made = Forecast(grown, times, _ahead(past, model.trained), horizons, over, facts)
     return write_forecast(made, targets, overwrite=overwrite)
@@ -239,6 +257,11 @@ def _with_series(model: ForecastModel, series: Sequence[str], changes: Sequence[
             fix = f"say where it is: --set forecast.{name}={value}"
             raise InputError("a layer that the network learned from is missing", path=file, fix=fix)
     return settings
+
+
+def _learned(seasons: Sequence[int], until: int) -> slice:
+    """Steps before ``until`` that are learned."""
+    return slice(first_learned(max(seasons, default=1), until=until), until)
 
 
 def _look(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ from pipeline import __version__
 from pipeline.errors import OutputError
 from pipeline.files import check_target, prepare_folder, whole_file, write_json, write_text
 from pipeline.forecast.model_file import MODEL
-from pipeline.forecast.rolling import NETWORK, Horizon
+from pipeline.forecast.rolling import NETWORK, POOLED, Horizon
 from pipeline.forecast.settings import FACTS, FORECAST_TAG, LOWER, ORIGIN_TAG, TIME_TAG, UPPER
 from pipeline.legend import VIRIDIS
 from pipeline.maps.legends import sidecar_paths
@@ -66,6 +66,12 @@ class Targets:
     project: Path  # For QGIS
 
     @property
+    def made(self) -> tuple[Path, ...]:
+        """All files but the model and the styles."""
+        others = (self.folder / name for name in (FACTS, REPORT, f"{FIGURE}.png", f"{FIGURE}.svg"))
+        return (*self.steps, self.project, *others)
+
+    @property
     def model(self) -> Path:
         """The trained network."""
         return self.folder / MODEL
@@ -88,8 +94,7 @@ def plan_files(
         raise OutputError("forecasts would become steps of the series", path=output, fix="choose another folder")
     steps = tuple(output / f"{series.name}_{stamp}.tif" for stamp in stamps)
     targets = Targets(prepare_folder(output), steps, output / f"{series.name}.qgz")
-    others = [output / name for name in (FACTS, REPORT, f"{FIGURE}.png", f"{FIGURE}.svg")]
-    for path in [*steps, targets.project, *others, *([targets.model] if trained else [])]:
+    for path in [*targets.made, *([targets.model] if trained else [])]:
         check_target(path, overwrite=overwrite, inputs=sources)
     return targets
 
@@ -101,6 +106,8 @@ def write_forecast(made: Forecast, targets: Targets, *, overwrite: bool) -> Outc
         OutputError: one cannot be written.
     """
     series, facts = made.series, made.facts
+    # Facts of an earlier forecast are none of files that are replaced.
+    (targets.folder / FACTS).unlink(missing_ok=True)
     for path, time, layers in zip(targets.steps, made.times, made.quantiles, strict=True):
         tags = {TIME_TAG: iso(time), FORECAST_TAG: facts["made"], ORIGIN_TAG: iso(series.times[-1])}
         _write_step(path, series, layers, tags=tags, overwrite=overwrite)
@@ -129,8 +136,19 @@ def write_forecast(made: Forecast, targets: Targets, *, overwrite: bool) -> Outc
 
 
 def horizon_facts(horizons: Sequence[Horizon]) -> list[dict[str, Any]]:
-    """Errors by horizon, JSON-ready, with the best baseline and the skill against it."""
-    return [asdict(horizon) | {"best": horizon.best, "skill": horizon.skill} for horizon in horizons]
+    """Errors by horizon, JSON-ready, with the best baseline and the skill against it.
+
+    Where there are several channels they are means over these, with those of each as ``channels``.
+    """
+    return [_horizon_facts(horizon) for horizon in horizons]
+
+
+def _horizon_facts(horizon: Horizon) -> dict[str, Any]:
+    """Figures of a horizon."""
+    own = asdict(replace(horizon, channels={})) | {"best": horizon.best, "skill": horizon.skill}
+    del own["channels"]
+    each = {name: _horizon_facts(item) for name, item in horizon.channels.items()}
+    return own | ({"channels": each} if each else {})
 
 
 def _write_step(
@@ -179,25 +197,30 @@ def _summary(made: Forecast) -> str:
         f"{least} to {most} below that of the best baseline" if not behind
         else f"not below that of the best baseline at {len(behind)} of {len(horizons)} horizons: prefer the baseline"
     )  # fmt: skip
-    return f"{made.series.name}: {len(horizons)} steps ahead; mean absolute error over {made.tested} {what}"
+    pooled = f", {POOLED}," if horizons[0].channels else ""
+    return f"{made.series.name}: {len(horizons)} steps ahead; mean absolute error{pooled} over {made.tested} {what}"
 
 
 def _table(horizons: Sequence[Horizon]) -> Table:
+    """Errors of the horizons: of each channel where there are several, and of all."""
     names = list(horizons[0].mae)
     picked = horizons if len(horizons) <= _SHOWN else horizons[:: -(-len(horizons) // _SHOWN)]
-    rows = tuple(
-        (
-            str(h.ahead),
-            *(f"{h.mae[name]:.4g}" for name in names),
-            f"{100 * h.skill:+.0f} %",
-            f"{100 * h.coverage:.0f} %",
-        )
-        for h in picked
-    )
     heads = ("ahead", NETWORK, *names[1:], "skill", "in interval")
-    return Table("mean absolute error; skill against the best baseline; share inside the 90 % interval", heads, rows)
+    title = "mean absolute error; skill against the best baseline; share inside the 90 % interval"
+    channels = dict.fromkeys(channel for horizon in picked for channel in horizon.channels)
+    if not channels:
+        return Table(title, heads, tuple(_row(horizon, names) for horizon in picked))
+    each = [(name, [h.channels[name] for h in picked if name in h.channels]) for name in channels]
+    rows = ((name, *_row(horizon, names)) for name, own in [*each, (POOLED, picked)] for horizon in own)
+    return Table(title, ("channel", *heads), tuple(rows))
+
+
+def _row(horizon: Horizon, names: Sequence[str]) -> tuple[str, ...]:
+    figures = (f"{horizon.mae[name]:.4g}" for name in names)
+    return (str(horizon.ahead), *figures, f"{100 * horizon.skill:+.0f} %", f"{100 * horizon.coverage:.0f} %")
 
 
 def iso(time: np.datetime64) -> str:
-    """A time to the minute, or a date where it is midnight."""
-    return str(time.astype("datetime64[m]")).removesuffix("T00:00")
+    """A time to the minute, to the second where it has some, or a date where it is midnight."""
+    text = str(time.astype("datetime64[s]")).removesuffix("T00:00:00")
+    return text.removesuffix(":00") if "T" in text else text

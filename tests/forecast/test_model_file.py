@@ -13,6 +13,7 @@ from torch import zeros
 from pipeline.errors import ConfigError, ModelError, SceneError, SceneWarning
 from pipeline.forecast.frames import all_rows, look_back
 from pipeline.forecast.layers import Layers
+from pipeline.forecast.learned import draw_sample
 from pipeline.forecast.model_file import (
     ForecastModel,
     as_learned,
@@ -52,9 +53,10 @@ def model():
     past = past_of(VALUES[:LEARNED])
     trained = train_forecast(past, until=LEARNED, settings=settings, progress=no_progress)
     scaling = {"known": Layers(("rain", "holiday"), np.array([[1, 5], [3, 5]], dtype=np.float32)).scaling()}
+    tested = Horizon(1, 9, {"network": 1.0, "last value": 2.0}, {"network": 1.0}, 0.9, 3.0)
     return ForecastModel(
-        trained, "ndvi", ("ndvi",), (SEASON,), CELLS, MONTHS[0], MONTHS[LEARNED - 1], LEARNED, past.scales, scaling,
-        ("2009-01-01", "2009-12-01"), (Horizon(1, 9, {"network": 1.0, "last value": 2.0}, {"network": 1.0}, 0.9, 3.0),),
+        trained, "ndvi", ("ndvi",), (SEASON,), CELLS, MONTHS[0], MONTHS[LEARNED - 1], LEARNED, past.scales,
+        draw_sample(VALUES[:LEARNED]), scaling, ("2009-01-01", "2009-12-01"), (tested,),
     )  # fmt: skip
 
 
@@ -139,7 +141,7 @@ def test_a_series_that_is_another_is_refused(model, changes, said):
 def test_layers_are_shown_as_they_were_learned(model):
     scaling = model.beside["known"]
     later = Layers(("holiday", "rain"), np.array([[6, 4], [5, np.nan]], dtype=np.float32))
-    assert scaling.of(later, path="").tolist() == [[2, 1], [0, 0]]  # rain is (4 - 2) / 1; holiday, always 5, 6 - 5
+    assert scaling.of(later, path="").tolist() == [[2, 0], [0, 0]]  # rain is (4 - 2) / 1; holiday was always 5
     with pytest.raises(ConfigError, match=r"k\.csv: layers beside the series are others .*got snow; expected rain"):
         scaling.of(Layers(("snow",), later.table[:, :1]), path="k.csv")
 
@@ -151,3 +153,11 @@ def test_a_network_without_layers_takes_none(model):
         check_beside(replace(model, beside={}), settings.model_copy(update={"layers": ("height.tif",)}))
     with pytest.raises(ConfigError, match=r"no forecast\.known for a network that learned with; expected rain, hol"):
         check_beside(model, settings)
+
+
+def test_a_model_without_what_it_learned_is_refused(model, tmp_path, monkeypatch):
+    kept = {name: value for name, value in model.tensors().items() if not name.startswith("sample.")}
+    monkeypatch.setattr(ForecastModel, "tensors", lambda _: kept)
+    old = save_forecast_model(tmp_path / "model.safetensors", model)
+    with pytest.raises(ModelError, match="of an earlier version and does not hold what it learned; train it again"):
+        load_forecast_model(old)

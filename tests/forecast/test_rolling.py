@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 
 from pipeline.errors import SceneError
 from pipeline.forecast.frames import all_rows, look_back
 from pipeline.forecast.network import train_forecast
-from pipeline.forecast.rolling import AVERAGE, DAMPED, LAST, NETWORK, SEASONAL, evaluate
+from pipeline.forecast.rolling import AVERAGE, DAMPED, LAST, NETWORK, SEASONAL, Horizon, evaluate
 from pipeline.forecast.settings import ForecastSettings
 from pipeline.workflow.outcome import no_progress
-from tests.forecast.conftest import SEASON
+from tests.forecast.conftest import SEASON, planted_values
 
 SETTINGS = ForecastSettings(series=("x",), ahead=3, steps=400, width=32)
 
@@ -23,7 +25,7 @@ def trained(planted):
 
 @pytest.fixture(scope="module")
 def horizons(planted, trained):
-    return evaluate(planted.past, trained, start=planted.start, progress=no_progress)
+    return evaluate(planted.past, trained, start=planted.start, channels=["ndvi"], progress=no_progress)
 
 
 def test_the_damped_anomaly_reaches_the_least_error(planted, horizons):
@@ -80,6 +82,7 @@ def test_a_layer_known_ahead_is_learned(planted):
             seen,
             train_forecast(seen, until=480, settings=settings, progress=no_progress),
             start=480,
+            channels=["ndvi"],
             progress=no_progress,
         )
         for seen in (past, blind)
@@ -100,4 +103,23 @@ def test_a_test_of_unknown_steps_is_refused(planted, trained):
     values[-1] = np.nan
     past = look_back(values, seasons=(SEASON,), neighbours=np.full((12, 8), -1), until=599)
     with pytest.raises(SceneError, match="no value is known in the steps of the test"):
-        evaluate(past, trained, start=599, progress=no_progress)
+        evaluate(past, trained, start=599, channels=["ndvi"], progress=no_progress)
+
+
+def test_errors_are_those_of_each_channel():
+    one = planted_values(steps=300)
+    both = np.concatenate([one, 100 * one], axis=1)
+    near = np.full((12, 8), -1, dtype=np.int64)
+    past = look_back(both, seasons=(SEASON,), neighbours=near, until=240)
+    settings = SETTINGS.model_copy(update={"steps": 50, "ahead": 2})
+    trained = train_forecast(past, until=240, settings=settings, progress=no_progress)
+    for horizon in evaluate(past, trained, start=240, channels=["a", "b"], progress=no_progress):
+        small, large = horizon.channels["a"], horizon.channels["b"]
+        expected = np.abs(one[240:] - one[240 - horizon.ahead : -horizon.ahead]).mean()
+        assert small.mae[LAST] == pytest.approx(expected, rel=1e-5)
+        assert large.mae[LAST] == pytest.approx(100 * expected, rel=1e-5)
+        assert small.count == large.count == horizon.count / 2
+        for name, value in horizon.mae.items():
+            assert value == pytest.approx((small.mae[name] + large.mae[name]) / 2)
+        assert horizon.coverage == pytest.approx((small.coverage + large.coverage) / 2)
+        assert Horizon.from_json(asdict(horizon)) == horizon

@@ -9,7 +9,7 @@ import pytest
 import rasterio
 
 from pipeline.errors import ConfigError, InputError, SceneError, SceneWarning
-from pipeline.forecast.layers import read_known, read_layers
+from pipeline.forecast.layers import Layers, read_known, read_layers, standardised
 from pipeline.forecast.series import read_series
 from tests.fakes.rasters import TRANSFORM, write_raster
 from tests.forecast.conftest import planted_values
@@ -69,7 +69,9 @@ def test_gaps_become_unknown_steps(tmp_path):
 
 def test_a_channel_that_ends_early_is_said(tmp_path):
     paths = [one_file(tmp_path / "a.tif"), one_file(tmp_path / "b.tif", VALUES[:-3], DATES[:-3])]
-    with pytest.warns(SceneWarning, match="3 steps of 40 of b are missing or without data .* such as 2020-02-09"):
+    with pytest.warns(
+        SceneWarning, match=r"b\.tif: 3 steps of 40 of b are missing or without data .* such as 2020-02-09"
+    ):
         series = read_series(paths)
     assert np.isnan(series.values[-3:, 1]).all()
 
@@ -109,7 +111,9 @@ def test_what_is_no_series_is_refused(tmp_path, values, dates, said):
 def test_unequal_grids_are_refused(tmp_path):
     moved = TRANSFORM @ rasterio.Affine.translation(1, 0)
     paths = [one_file(tmp_path / "a.tif"), one_file(tmp_path / "b.tif", transform=moved)]
-    with pytest.raises(SceneError, match=r"b\.tif: series has unequal grids"):
+    with pytest.raises(
+        SceneError, match=r"b\.tif: series has unequal grids; got 3 x 4 of 10 at 500010, .* at 500000, "
+    ):
         read_series(paths)
 
 
@@ -144,6 +148,26 @@ def test_bad_tables_are_refused(tmp_path, text, said):
     (tmp_path / "known.csv").write_text(text)
     with pytest.raises(ConfigError, match=said):
         read_known(str(tmp_path / "known.csv"), DATES.astype("datetime64[s]"))
+
+
+@pytest.mark.parametrize(
+    "values", [[5, 5, 5, 9], [5, np.nan, 5, 9], [np.nan, np.nan, np.nan, 9], [5e9, 5e9 + 512, 5e9, 9]]
+)
+def test_a_layer_constant_where_learned_is_none(values):
+    layers = Layers(("a", "b"), np.array([values, [1, 2, 3, 4]], dtype=np.float32).T)
+    assert layers.constant(slice(0, 3)).tolist() == [True, False]
+    assert layers.constant().tolist() == [False, False] or np.isnan(values[:3]).all()
+    scaled = layers.scaling(slice(0, 3)).of(layers, path="")
+    assert scaled[:, 0].tolist() == [0, 0, 0, 0]
+    assert np.allclose(scaled[:, 1], (np.arange(4) - 1.5) / np.sqrt(1.25))
+
+
+def test_layers_of_one_value_are_said(recwarn):
+    flat = Layers(("soil 1", "height 1"), np.array([[3, 1], [3, 2]], dtype=np.float32))
+    before, whole = standardised({"layers": (flat, "soil.tif")}, learned=slice(1, 2), tested=slice(0, 1))
+    assert before["layers"].spread.tolist() == whole["layers"].spread.tolist() == [0, 0.5]
+    (said,) = [str(item.message) for item in recwarn]
+    assert said == "soil.tif: 'soil 1' is constant over the cells and without influence on the forecasts"
 
 
 def test_layers_are_read_at_the_cells(tmp_path):

@@ -96,6 +96,7 @@ def test_a_scene_that_fits_has_the_models_bands_in_order(bundle, make_scene):
     ("scene", "words"),
     [
         ({"bands": ("nir", "green")}, "lacks band red"),
+        ({"bands": tuple(f"d{day}" for day in range(384))}, r"got d0, [^;]*, d11 \.\.\. and 372 more; expected"),
         ({"level": "L1C"}, r"got L1C \(top-of-atmosphere\); expected L2A \(surface\); use the same product level"),
         ({"level": "L1TP"}, "product level"),
         ({"pixel_m": 30.0}, r"another size.*got 30 m; expected 10 m; read it at that size \(--resolution 10,"),

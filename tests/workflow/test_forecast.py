@@ -14,6 +14,7 @@ import yaml
 from pipeline.cli import main
 from pipeline.forecast.settings import ForecastSettings
 from pipeline.workflow.forecast import forecast_settings
+from pipeline.workflow.forecast_again import finished, inputs_of, stamp_of
 from pipeline.workflow.view import gather_maps
 from tests.fakes.rasters import write_raster
 from tests.forecast.conftest import planted_values
@@ -85,6 +86,12 @@ def test_a_configuration_is_checked_run_and_looked_at(series, tmp_path, capsys):
     assert main(["run", str(config), "-q"]) == 0
     assert [item.name for item in gather_maps([config])] == ["ndvi_2012-07-01", "ndvi_2012-08-01"]
     capsys.readouterr()
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "ndvi-run").iterdir()}
+    assert main(["run", str(config)]) == 0
+    said = capsys.readouterr().out
+    assert "nothing to do; settings and input files are those of the forecast that is there" in said
+    assert "ndvi_2012-07-01.tif" in said
+    assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "ndvi-run").iterdir()}
     assert main(["crossval", str(config)]) == 2
     assert "configuration of a forecast, which has no scene" in capsys.readouterr().err
 
@@ -127,3 +134,64 @@ def test_forecasts_do_not_become_steps_of_the_series(tmp_path, capsys):
     assert main(["forecast", str(folder), "-o", str(folder), *FAST]) == 2
     assert "steps of the series" in capsys.readouterr().err
     assert sorted(folder.iterdir()) == before
+
+
+def horizons_with(series, folder, rows, capsys):
+    """Errors of a forecast with a column of 1 at some rows and 0 else, and what was said."""
+    days = [*(f"{month}-01" for month in MONTHS), "2012-07-01", "2012-08-01"]
+    lines = [f"{day},{int(number in rows)}" for number, day in enumerate(days)]
+    folder.mkdir()
+    (folder / "known.csv").write_text("\n".join(["time,holiday", *lines]))
+    known = ("--known", str(folder / "known.csv"))
+    assert main(["forecast", str(series), "--ahead", "2", "-o", str(folder / "out"), *FAST, *known]) == 0
+    return json.loads((folder / "out/forecast.json").read_text())["horizons"], capsys.readouterr().err
+
+
+def test_a_column_constant_before_the_test_is_harmless(series, tmp_path, capsys):
+    never, said = horizons_with(series, tmp_path / "never", (), capsys)
+    assert "'holiday' is constant over the steps learned and without influence on the forecasts" in said
+    once, said = horizons_with(series, tmp_path / "once", (140,), capsys)
+    assert "'holiday' is constant over the steps learned before the test, which is without it" in said
+    assert once == never
+
+
+def test_several_channels_have_figures_of_their_own(series, tmp_path, capsys):
+    values = 50 * planted_values(steps=len(MONTHS), seed=2).reshape(-1, 3, 4)
+    other = write_raster(tmp_path / "evi.tif", values, names=tuple(f"{month}-01" for month in MONTHS))
+    out = tmp_path / "out"
+    assert main(["forecast", str(series), str(other), "--ahead", "2", "-o", str(out), *FAST]) == 0
+    said = capsys.readouterr().out
+    assert "mean absolute error, mean over channels, over the last 15 steps" in said
+    assert "channel" in said
+    page = (out / "report.html").read_text(encoding="utf-8")
+    for horizon in json.loads((out / "forecast.json").read_text())["horizons"]:
+        ndvi, evi = horizon["channels"]["ndvi"], horizon["channels"]["evi"]
+        assert evi["mae"]["last value"] > 20 * ndvi["mae"]["last value"]
+        assert horizon["mae"]["last value"] == pytest.approx((ndvi["mae"]["last value"] + evi["mae"]["last value"]) / 2)
+        assert {"best", "skill", "coverage"} <= set(ndvi)
+        assert all(f"<td>{part['mae']['network']:.4g}</td>" in page for part in (ndvi, evi, horizon))
+    assert "mean over channels" in page
+    assert main(["predict", "-m", str(out / "model.safetensors"), "--scene", str(series), "--scene", str(other),
+                 "-o", str(tmp_path / "next")]) == 0  # fmt: skip
+    again = json.loads((tmp_path / "next/forecast.json").read_text())
+    assert again["horizons"] == json.loads((out / "forecast.json").read_text())["horizons"]
+
+
+@pytest.mark.parametrize("change", ["settings", "input", "file"])
+def test_a_forecast_of_something_else_is_not_there(tmp_path, change):
+    source, folder = tmp_path / "ndvi.tif", tmp_path / "out"
+    source.write_bytes(b"one")
+    settings = ForecastSettings(series=(str(source),))
+    folder.mkdir()
+    stamp = stamp_of(settings, inputs=inputs_of(settings), files=[folder / "ndvi_2012-07-01.tif"])
+    (folder / "forecast.json").write_text(json.dumps({"stamp": stamp}))
+    (folder / "ndvi_2012-07-01.tif").write_text("")
+    assert "nothing to do" in finished(settings, folder=folder).summary
+    if change == "settings":
+        settings = settings.model_copy(update={"ahead": 3})
+    elif change == "input":
+        source.write_bytes(b"two")
+    else:
+        (folder / "ndvi_2012-07-01.tif").unlink()
+    assert finished(settings, folder=folder) is None
+    assert finished(settings, folder=tmp_path) is None

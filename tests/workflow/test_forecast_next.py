@@ -62,6 +62,7 @@ def test_the_same_series_gives_the_same_forecasts(made, tmp_path, capsys):
     before, after = (json.loads((folder / "forecast.json").read_text()) for folder in (made / "out", tmp_path))
     assert before["horizons"] == after["horizons"]
     assert before["tested"] == after["tested"]
+    assert after["tested_on"] == "the series that was learned"
 
 
 def test_a_longer_series_is_forecast_after_its_end(grown):
@@ -80,6 +81,7 @@ def test_a_longer_series_is_forecast_after_its_end(grown):
 def test_new_steps_are_an_honest_test(grown):
     facts = json.loads((grown / "forecast.json").read_text())
     assert facts["tested"] == {"first": "2011-01-01", "last": "2011-12-01"}
+    assert facts["tested_on"] == "steps that were not learned"
     assert facts["learned"] == {"first": "2000-01-01", "last": "2010-12-01", "steps": LEARNED}
     for horizon in facts["horizons"]:
         assert horizon["count"] == 12 * 12
@@ -162,3 +164,31 @@ def test_other_commands_say_what_the_model_is(made, capsys):
     assert "what to forecast; expected --scene" in capsys.readouterr().err
     assert main(["predict", "config.yaml", "-m", model]) == 2
     assert "the model of a forecast with a configuration" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (planted_values(steps=len(MONTHS), seed=1).reshape(-1, 3, 4), "values of the steps learned are not those"),
+        (VALUES * 10_000, "values are 10,000 times larger than those learned"),
+        (VALUES / 10, "values are 10 times smaller than those learned"),
+    ],
+)
+def test_other_values_under_the_same_names_are_refused(made, tmp_path, capsys, values, said):
+    for steps in (LEARNED, GROWN):
+        series = write_series(tmp_path / f"{steps}.tif", steps, values=values)
+        assert predict(made, series, tmp_path / "next", "-q") == 2
+        error = capsys.readouterr().err.strip()
+        assert said in error
+        assert "\n" not in error
+        assert not (tmp_path / "next").exists()
+
+
+def test_a_revised_series_is_forecast_with_a_warning(made, tmp_path, capsys):
+    values = VALUES.copy()
+    values[LEARNED - 3 : LEARNED] += 1
+    series = write_series(tmp_path / "revised.tif", LEARNED, values=values)
+    assert predict(made, series, tmp_path / "next") == 0
+    told = capsys.readouterr()
+    assert "are others, by 1 on average" in told.err
+    assert "in the series that was learned (this one has no newer steps)" in told.out
