@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from pipeline.grid import Grid
     from pipeline.maps.settings import ObjectSettings
 
-COLUMNS = ("id", "class", "code", "area_m2", "confidence", "vertices")
 DEFAULT_TOLERANCE_PX = 1.5
 DEFAULT_MIN_PX = 9
 # Two peaks are two objects where the neck between them is below this share of the lower one: two discs of radius r

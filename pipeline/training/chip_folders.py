@@ -40,7 +40,7 @@ _BATCH = 64
 
 def fit_chips(
     chips: FolderChips,
-    *, settings: TrainingSettings, folder: Path, block: NDArray[np.int32] | None = None, resume: bool = False,
+    *, settings: TrainingSettings, folder: Path, block: NDArray[np.int32] | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> FitResult:  # fmt: skip
     """Train a chip classifier on whole chips; the classes are drawn alike.
@@ -50,7 +50,6 @@ def fit_chips(
         settings: How; ``head`` is chip.
         folder: For the log and the checkpoints.
         block: Block of each chip, int32 [chip]: experts are judged on whole blocks. None: each chip is its own.
-        resume: Go on from ``last.ckpt`` in the folder, where there is one.
         progress: Called with stage ("experts", "pixel network", "network"), step and number of steps.
 
     Raises:
@@ -82,7 +81,7 @@ def fit_chips(
     if tuned is not None:
         history += train_context(
             tuned, learned.context_set(experts), judged.context_set(experts) if stops else None,
-            settings=settings, folder=folder, deadline=deadline, resume=resume, progress=progress,
+            settings=settings, folder=folder, deadline=deadline, progress=progress,
         )  # fmt: skip
         clock.lap("context")
     notes = {
