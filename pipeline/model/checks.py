@@ -33,7 +33,7 @@ SCALE_RATIO = 50.0
 # 8-bit copies of counts are 12 to 40 times smaller, by one factor in all bands: beyond this ratio a scene is on another
 # scale too where most of its values are none that the training scenes have and its bands agree in the ratio to ALIKE.
 # Open sea beside land is as dark, but by 10 in blue and by 50 and more in the infrared.
-SUSPECT_RATIO, ALIKE, SEVERAL = 15.0, 2.0, 3
+SUSPECT_RATIO, ALIKE, SEVERAL = 6.0, 2.0, 3
 # Share of a band's pixels outside the training range, widened by half of it on each side, that is worth a warning;
 # where half of all pixels in half of the bands lie outside, the model has never seen such a surface.
 WARN_SHARE = 0.1

@@ -28,6 +28,7 @@ from pipeline.experts.shares import inner_folds
 from pipeline.files import check_target, csv_text, prepare_folder, write_json, write_text
 from pipeline.maps.look import shown_bands
 from pipeline.model.bundle import load_bundle, save_bundle
+from pipeline.model.checks import check_value_range
 from pipeline.report.data import ChipExample, ReportData
 from pipeline.report.page import write_report
 from pipeline.runs import environment
@@ -48,6 +49,8 @@ from pipeline.workflow.outcome import Outcome, Progress, Table
 LEARNED, TESTED = ("train", "training"), ("test", "testing", "val", "valid", "validation")
 OPTIONS = "chip_options"
 """Key of the model's provenance: what was known better than the files said."""
+# Chips whose values are compared with those that the model learned from.
+_CHECKED = 200
 # The table of classified chips, in the folder that is asked for.
 CHIP_TABLE = "chips.csv"
 WHAT = "test chips; not a probability sample of any area"
@@ -277,7 +280,7 @@ def predict_chips(model: Path, folder: Path, *, output: Path | None, overwrite: 
     table is called after the folder of the chips.
 
     Raises:
-        ModelError: not a model of chips.
+        ModelError: not a model of chips, or values on another scale than those it learned from.
         LabelError: no raster file, or chips that do not fit the model.
         OutputError: the table exists and ``overwrite`` is not given.
     """
@@ -291,6 +294,8 @@ def predict_chips(model: Path, folder: Path, *, output: Path | None, overwrite: 
     chips = chips_from_files(files, source=folder, options=options)
     progress("reading chips", 1, 1)
     probabilities = chip_probabilities(bundle, chips)
+    some = slice(None, None, max(len(chips) // _CHECKED, 1))
+    check_value_range(bundle, chips.values[some].transpose(0, 2, 3, 1)[chips.valid[some]], path=str(folder))
     prepare_folder(target.parent)
     write_table(target, chips, probabilities, names=bundle.scheme.names)
     counts = np.bincount(probabilities.argmax(axis=1), minlength=len(bundle.scheme))

@@ -66,12 +66,16 @@ def _judged(path: Path) -> list[str]:
     if not figures.is_file() or figures.stat().st_mtime < path.stat().st_mtime:
         return ["judged       not yet, or elsewhere: landcover run, crossval or assess with its configuration"]
     found = read_json(figures, what="accuracy of the run")
-    items = [found, *found.get("baselines", [])]
+    others = found.get("baselines", [])
+    if isinstance(others, dict):  # of chips
+        others = [{"method": name, **figures} for name, figures in others.items()]
+    items = [found, *others]
     if "macro_f1" not in found:
         return [f"judged       {item['method']}: R2 {item['r2']:.3f}, RMSE {item['rmse']:.4g}" for item in items[:1]]
+    tested = f"{found['test_polygons']} test polygons" if "test_polygons" in found else f"{found['tested']} test chips"
     return [
         f"judged       {item['method']}: overall accuracy {100 * item['overall_accuracy']:.1f} %, "
-        f"macro-F1 {item['macro_f1']:.3f}, on {found['test_polygons']} test polygons (no probability sample)"
+        f"macro-F1 {item['macro_f1']:.3f}, on {tested} (no probability sample)"
         for item in items
     ]
 

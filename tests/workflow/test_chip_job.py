@@ -119,6 +119,29 @@ def test_predict_gives_every_chip_of_a_folder_a_class(done, tmp_path):
     assert main([*options, "--overwrite"]) == 0
 
 
+def test_chips_in_another_unit_are_refused(done, tmp_path, capsys):
+    for path in (done / "chips").rglob("*.tif"):
+        target = tmp_path / "other" / path.parent.name / path.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with rasterio.open(path) as file:
+            profile, values = file.profile, file.read()
+            names = file.descriptions
+        with rasterio.open(target, "w", **profile) as out:
+            out.write(values * 100)
+            out.descriptions = names
+    model = done / "chips-run" / "model" / "model.safetensors"
+    found = main(["predict", "--model", str(model), "--chips", str(tmp_path / "other"), "-o", str(tmp_path / "t.csv")])
+    assert found == 2
+    assert "times larger than those the model was trained on" in capsys.readouterr().err
+    assert not (tmp_path / "t.csv").exists()
+
+
+def test_a_model_of_chips_says_how_it_was_judged(done, capsys):
+    assert main(["model", "show", str(done / "chips-run" / "model" / "model.safetensors")]) == 0
+    tested = json.loads((done / "chips-run" / "accuracy.json").read_text(encoding="utf-8"))["tested"]
+    assert f"on {tested} test chips (no probability sample)" in capsys.readouterr().out
+
+
 def test_a_name_without_csv_is_the_folder_of_the_table(done, tmp_path, capsys):
     model, chips = done / "chips-run" / "model" / "model.safetensors", done / "chips"
     command = ["predict", "--model", str(model), "--chips", str(chips), "--quiet", "-o"]
