@@ -164,3 +164,14 @@ def counted(number: int, noun: str) -> str:
     """
     ending = "" if number == 1 else "es" if noun.endswith("s") else "s"
     return f"{number:,} {noun}{ending}"
+
+
+def factor_text(factor: float) -> str:
+    """How much larger or smaller values are.
+
+    >>> factor_text(10_000), factor_text(0.1)
+    ('10,000 times larger', '10 times smaller')
+    """
+    size = max(factor, 1 / factor)
+    figure = f"{size:,.0f}" if size >= 100 else f"{size:.3g}"  # noqa: PLR2004 - three digits
+    return f"{figure} times {'larger' if factor > 1 else 'smaller'}"

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from pipeline.accuracy.class_maps import aligned, strips
 from pipeline.documents import parse_json
-from pipeline.errors import InputError, LabelWarning, ReferenceDataError, SceneError
+from pipeline.errors import InputError, LabelWarning, ReferenceDataError, SceneError, factor_text
 from pipeline.grid import Grid, Window
 from pipeline.maps.geotiff import QUANTITY_TAG
 from pipeline.quantity import Quantity, check_measured
@@ -68,9 +68,8 @@ def warn_of_units(measured: NDArray[np.float64], mapped: NDArray[np.float64], *,
     some = (measured != 0) & (mapped != 0)
     ratio = float(np.median(np.abs(measured[some] / mapped[some]))) if some.any() else 1.0
     if not 1 / MOST_APART <= ratio <= MOST_APART:
-        apart = f"{ratio:,.0f} times as large as" if ratio > 1 else f"{1 / ratio:,.0f} times smaller than"
-        text = f"{path}: reference values are {apart} those of the map (median ratio): are they in the map's unit?"
-        warnings.warn(text, LabelWarning, stacklevel=3)
+        text = f"{path}: reference values are {factor_text(ratio)} than those of the map (median ratio)"
+        warnings.warn(f"{text}: are they in the map's unit?", LabelWarning, stacklevel=3)
 
 
 @dataclass(frozen=True)

@@ -109,7 +109,7 @@ class SettingsCommand(TyperCommand):
             if option is not None and not getattr(param, "help", ""):
                 param.help = _text(known[option][1])  # type: ignore[attr-defined]  # options have one
             if getattr(param, "help", "") == _ANY:
-                param.help = "A setting of those below; repeatable."  # type: ignore[attr-defined]
+                param.help = "A setting of those below; repeatable."  # type: ignore[attr-defined]  # likewise
             known.pop(option or "", None)
         super().format_options(ctx, formatter)
         if known:

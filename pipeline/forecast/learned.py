@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.errors import SceneError, SceneWarning
+from pipeline.errors import SceneError, SceneWarning, factor_text
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -113,14 +113,3 @@ def _say(share: float, lost: float, *, by: float, usual: float, path: str) -> No
 
 def _mean(values: Doubles) -> str:
     return f"{values.mean():.4g}" if len(values) else "of nothing"
-
-
-def factor_text(factor: float) -> str:
-    """How much larger or smaller values are.
-
-    >>> factor_text(10_000), factor_text(0.1)
-    ('10,000 times larger', '10 times smaller')
-    """
-    size = max(factor, 1 / factor)
-    figure = f"{size:,.0f}" if size >= 100 else f"{size:.3g}"  # noqa: PLR2004 - three digits
-    return f"{figure} times {'larger' if factor > 1 else 'smaller'}"

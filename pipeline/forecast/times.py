@@ -52,12 +52,12 @@ def time_in(text: str) -> tuple[datetime, str] | None:
             day = datetime(int(found["year"]), int(found["month"]), int(found["day"]))  # noqa: DTZ001 - its own clock
             time = day + timedelta(hours=parts[0], minutes=parts[1], seconds=parts[2])
         elif (found := _MONTH.search(text)) is not None:
-            time = datetime(int(found["year"]), int(found["month"]), 1)  # noqa: DTZ001
+            time = datetime(int(found["year"]), int(found["month"]), 1)  # noqa: DTZ001 - its own clock
         else:
             found = _DAY_OF_YEAR.search(text)
             if found is None:
                 return None
-            time = datetime(int(found["year"]), 1, 1) + timedelta(days=int(found["day"]) - 1)  # noqa: DTZ001
+            time = datetime(int(found["year"]), 1, 1) + timedelta(days=int(found["day"]) - 1)  # noqa: DTZ001 - likewise
     except ValueError:
         return None
     return time, f"{text[: found.start()]} {text[found.end() :]}".strip(" _-")
@@ -134,6 +134,12 @@ def _year_later(time: datetime, *, monthly: bool) -> datetime:
     return time.replace(year=time.year + 1, month=1, day=1) + (time - time.replace(month=1, day=1))
 
 
-def time_text(time: np.datetime64) -> str:
-    """A time in seconds, or a date where it is midnight."""
-    return str(time).removesuffix("T00:00:00")
+def time_text(time: np.datetime64 | datetime) -> str:
+    """A time to the minute, to the second where it has some, or a date where it is midnight.
+
+    >>> time_text(np.datetime64("2020-03-01T10:26:00")), time_text(np.datetime64("2020-03-01", "s"))
+    ('2020-03-01T10:26', '2020-03-01')
+    """
+    moment = np.datetime64(time, "s") if isinstance(time, datetime) else time.astype("datetime64[s]")
+    text = str(moment).removesuffix("T00:00:00")
+    return text.removesuffix(":00") if "T" in text else text

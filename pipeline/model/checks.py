@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.errors import ModelError, ModelWarning, shortened
+from pipeline.errors import ModelError, ModelWarning, factor_text, shortened
 from pipeline.model.pretrained import SceneBands
 from pipeline.raster import sample_windows
 from pipeline.scenes.derived import plain_scenes
@@ -30,9 +30,10 @@ RESOLUTION_RATIO = 1.5
 # Reflectance against DN is a factor of 10 000, 8-bit against reflectance 255 or more; a scene of only water or only
 # snow differs from the mixed training pixels by less than 10 in the median band. 50 lies between.
 SCALE_RATIO = 50.0
-# 8-bit copies of counts are 12 to 40 times smaller, by one factor in all bands: beyond this ratio a scene is on another
-# scale too where most of its values are none that the training scenes have and its bands agree in the ratio to ALIKE.
-# Open sea beside land is as dark, but by 10 in blue and by 50 and more in the infrared.
+# Copies in bytes are 12 to 40 times smaller than counts, tenths of a unit 10 times, by one factor in all bands: beyond
+# this ratio a scene is on another scale too, where most of its values are none that the training scenes have and its
+# bands agree in the ratio to ALIKE (a copy in bytes to 1.07). Open sea beside land is as dark, but by 3 in blue and by
+# 50 and more in the infrared; low sun and haze darken or brighten by less than 6.
 SUSPECT_RATIO, ALIKE, SEVERAL = 6.0, 2.0, 3
 # Share of a band's pixels outside the training range, widened by half of it on each side, that is worth a warning;
 # where half of all pixels in half of the bands lie outside, the model has never seen such a surface.
@@ -195,9 +196,8 @@ def check_value_range(bundle: ModelBundle, pixels: NDArray[np.float32], *, path:
     odd = not 1 / SUSPECT_RATIO <= ratio <= SUSPECT_RATIO and _unseen(bundle, pixels)
     odd = odd and len(ratios) >= SEVERAL and bool((np.abs(np.log(ratios / ratio)) <= np.log(ALIKE)).mean() > OF_BANDS)
     if odd or not 1 / SCALE_RATIO <= ratio <= SCALE_RATIO:
-        times = f"{ratio:,.0f} times larger" if ratio > 1 else f"{1 / max(ratio, 1e-12):,.0f} times smaller"
         raise ModelError(
-            f"values are {times} than those the model was trained on",
+            f"values are {factor_text(max(ratio, 1e-12))} than those the model was trained on",
             path=path,
             got=_range_text(pixels, bundle),
             expected=_expected_text(bundle),

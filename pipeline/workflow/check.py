@@ -311,10 +311,10 @@ def _check_cost(job: Job, found: _Findings) -> None:
         return
     if encoder is not None:
         training = job.config.training
-        describe, learned = training.describe_values if job.is_value else training.describe, job.split
-        count = len(learned_polygons(learned, training))
+        describe = training.describe_values if job.is_value else training.describe
+        count = len(learned_polygons(job.split, training))
         found.data["training"] = describe(count, encoder=encoder.describe(), why_not=encoder.why_not)
-    if (stages := found.attempt(lambda: estimate_stages(job))) is not None:
+    if (stages := found.attempt(lambda: estimate_stages(job, encoder))) is not None:
         show_estimates(job, stages, found)
 
 

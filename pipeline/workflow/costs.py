@@ -120,14 +120,14 @@ def job_encoder(job: Job) -> Found | None:
     return search_encoders(scene_bands(first), weights=settings.context.weights)
 
 
-def estimate_stages(job: Job) -> tuple[StageCost, ...]:
-    """All five stages, in order; some seconds of measuring.
+def estimate_stages(job: Job, encoder: Found | None) -> tuple[StageCost, ...]:
+    """All five stages, in order; some seconds of measuring. ``encoder`` is what :func:`job_encoder` found.
 
     Raises:
         ConfigError: memory, engine or device of mapping that cannot be met.
         ModelError: a network that cannot be built.
     """
-    bundle, frozen = untrained_bundle(job)
+    bundle, frozen = untrained_bundle(job, encoder)
     sample = _read_sample(job, bundle.preprocess, frozen)
     learned = _values(job, bundle.preprocess, sample) if job.is_value else (
         _train(job, bundle.members, sample), _assess(job, sample)
@@ -139,7 +139,7 @@ def estimate_stages(job: Job) -> tuple[StageCost, ...]:
     return (chips, learned[0], mapped, learned[1], _report(job))
 
 
-def untrained_bundle(job: Job) -> tuple[ModelBundle, FrozenFeatures | None]:
+def untrained_bundle(job: Job, found: Found | None) -> tuple[ModelBundle, FrozenFeatures | None]:
     """A model with the networks that the job will train, with weights as they start, and the encoder that is judged.
 
     That of a pretrained encoder is in it where the weights fit, though held-out polygons may not admit it.
@@ -150,7 +150,6 @@ def untrained_bundle(job: Job) -> tuple[ModelBundle, FrozenFeatures | None]:
     first, settings, bands = job.sources[0], job.config.training, job.sources[0].band_names
     # Statistics are not known yet: values stay as they are, and none is clipped.
     preprocess = Preprocess(bands, (0.0,) * len(bands), (1.0,) * len(bands), clip=0.0)
-    found = job_encoder(job)
     frozen = FrozenFeatures(found.encoders, preprocess, found.factor) if found and found.encoders else None
     size, classes = job.config.chips.size_px, CHANNELS if job.is_value else len(job.scheme)
     specs = network_specs(settings, bands_in=len(bands), classes=classes, chip_px=size, frozen=frozen)

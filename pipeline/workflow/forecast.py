@@ -29,10 +29,18 @@ from pipeline.forecast.network import Trained, first_learned, train_forecast
 from pipeline.forecast.rolling import evaluate
 from pipeline.forecast.series import Cells, Series, read_series
 from pipeline.forecast.settings import ForecastSettings
-from pipeline.forecast.times import find_seasons, times_after
+from pipeline.forecast.times import find_seasons, time_text, times_after
 from pipeline.settings import INSIDE_FILE, Off, checked, commented_yaml, section_of
-from pipeline.workflow.forecast_again import STAMP, finished, inputs_of, stamp_of
-from pipeline.workflow.forecast_files import Forecast, horizon_facts, iso, plan_files, write_forecast
+from pipeline.workflow.forecast_files import (
+    STAMP,
+    Forecast,
+    finished,
+    horizon_facts,
+    inputs_of,
+    plan_files,
+    stamp_of,
+    write_forecast,
+)  # fmt: skip
 from pipeline.workflow.init import seen_from
 from pipeline.workflow.outcome import Outcome, Progress, Table
 
@@ -98,12 +106,12 @@ def check_series(settings: ForecastSettings) -> Outcome:
     series = read_series(settings.series)
     start, seasons = _tested(series, settings)
     rows = (
-        ("steps", f"{len(series.times)}, {iso(series.times[0])} to {iso(series.times[-1])}"),
+        ("steps", f"{len(series.times)}, {time_text(series.times[0])} to {time_text(series.times[-1])}"),
         ("cells", f"{len(series.row)} of {series.grid.height} x {series.grid.width}"),
         ("channels", ", ".join(series.channels)),
         ("known", f"{np.isfinite(series.values).mean():.1%} of the values"),
         ("cycles in steps", ", ".join(map(str, seasons)) or "none seen: name them in seasons"),
-        ("tested on", f"the last {len(series.times) - start} steps, from {iso(series.times[start])}"),
+        ("tested on", f"the last {len(series.times) - start} steps, from {time_text(series.times[start])}"),
     )
     return Outcome(
         summary=f"{series.name}: no error found; {settings.ahead} steps ahead of {len(series.times)}",
@@ -168,8 +176,8 @@ def forecast_series(settings: ForecastSettings, *, output: Path, overwrite: bool
     past = _look(series, seasons, layers=layers, beside=beside, until=steps)
     trained = train_forecast(past, until=steps, settings=settings, progress=progress)
     facts = _facts(series, settings, seasons) | {
-        "made": f"landcover {__version__}, from {steps} steps up to {iso(series.times[-1])}",
-        "tested": {"first": iso(series.times[start]), "last": iso(series.times[-1])},
+        "made": f"landcover {__version__}, from {steps} steps up to {time_text(series.times[-1])}",
+        "tested": {"first": time_text(series.times[start]), "last": time_text(series.times[-1])},
         "horizons": horizon_facts(horizons),
         STAMP: stamp_of(settings, inputs=inputs, files=[*targets.made, targets.model]),
     }
@@ -224,13 +232,13 @@ def predict_series(
     if np.isfinite(grown.values[start:]).any():
         horizons = evaluate(past, model.trained, start=start, channels=model.channels, progress=progress)
         whose = "steps that were not learned"
-        tested = {"first": iso(grown.times[start]), "last": iso(grown.times[-1])}
+        tested = {"first": time_text(grown.times[start]), "last": time_text(grown.times[-1])}
         over = f"{counted(steps - start, 'step')} that it has not seen,"
-    last = iso(model.last)
+    last = time_text(model.last)
     facts = _facts(grown, settings, model.seasons) | {
-        "made": f"landcover {__version__}, from {steps} steps up to {iso(grown.times[-1])} by a network of those up "
-        f"to {last}",
-        "model": str(path), "learned": {"first": iso(model.first), "last": last, "steps": start},
+        "made": f"landcover {__version__}, from {steps} steps up to {time_text(grown.times[-1])} by a network of those "
+        f"up to {last}",
+        "model": str(path), "learned": {"first": time_text(model.first), "last": last, "steps": start},
         "tested": tested, "tested_on": whose, "horizons": horizon_facts(horizons),
     }  # fmt: skip
     made = Forecast(grown, times, _ahead(past, model.trained), horizons, over, facts)

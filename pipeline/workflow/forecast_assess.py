@@ -16,12 +16,11 @@ from numpy.typing import NDArray
 from rasterio.errors import RasterioError
 
 from pipeline.diagnostics.scoring import ValueScore, score_values
-from pipeline.errors import InputError, ReferenceDataError, SceneWarning, shortened
+from pipeline.errors import InputError, ReferenceDataError, SceneWarning, factor_text, shortened
 from pipeline.files import check_target, write_json
-from pipeline.forecast.learned import factor_text
 from pipeline.forecast.series import read_dated, shape_text
 from pipeline.forecast.settings import FORECAST_TAG, LOWER, ORIGIN_TAG, TIME_TAG, UPPER
-from pipeline.forecast.times import time_in
+from pipeline.forecast.times import time_in, time_text
 from pipeline.grid import Grid
 from pipeline.raster import require_regular
 from pipeline.workflow.outcome import Outcome, Table
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float32]
 
 _WHAT, _LAST = "forecast", "last value"
-# Ratios of values to those forecast that are suspect, and those of another scale, as of scenes (pipeline.model.checks);
+# Ratios of values to those forecast that are suspect, and those of another scale (that of pipeline.model.checks);
 # cells that are enough for intervals that hold none to tell.
 _SUSPECT, _OTHER, _ENOUGH = 8.0, 50.0, 10
 # Times of one step: steps that are forecast follow each other exactly, those of a satellite nearly.
@@ -85,7 +84,7 @@ def assess_step(path: Path, references: Sequence[Path], *, output: Path | None, 
         if last is not None:
             rows.append((*_row(f"{channel}, {_LAST}", last[1]), ""))
     data = {
-        "time": _iso(step.time), "origin": step.origin and _iso(step.origin),
+        "time": time_text(step.time), "origin": step.origin and time_text(step.origin),
         "reference": ", ".join(map(str, references)), "channels": scores,
     }  # fmt: skip
     heads = ("", "cells", "MAE", "RMSE", "bias", "R2", "in interval", "skill")
@@ -163,8 +162,8 @@ def _read_reference(path: Path, step: _Step) -> tuple[dict[str, Floats], dict[st
     if step.time not in found:
         near = min(times, key=lambda time: abs(time - step.time))
         raise ReferenceDataError(
-            "reference does not hold the time of the forecast", path=path, expected=_iso(step.time),
-            got=f"{_iso(min(times))} to {_iso(max(times))}, {_iso(near)} the nearest",
+            "reference does not hold the time of the forecast", path=path, expected=time_text(step.time),
+            got=f"{time_text(min(times))} to {time_text(max(times))}, {time_text(near)} the nearest",
         )  # fmt: skip
     names, own = list(step.channels), found[step.time]
     truth, before = _called(own, names, path=path), _called(found.get(step.origin or step.time, {}), names, path=path)
@@ -233,7 +232,3 @@ def _row(name: str, score: ValueScore) -> tuple[str, ...]:
     inside = "" if score.coverage is None else f"{100 * score.coverage:.0f} %"
     figures = (f"{score.mae:.4g}", f"{score.rmse:.4g}", f"{score.bias:+.3g}", f"{score.r2:.3f}")
     return (name, f"{score.samples:,}", *figures, inside)
-
-
-def _iso(time: datetime) -> str:
-    return time.isoformat(timespec="seconds").removesuffix("T00:00:00")

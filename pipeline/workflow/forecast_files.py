@@ -1,4 +1,4 @@
-"""Files of a forecast: a GeoTIFF per step with its style, a QGIS project, figures, report, facts and the model."""
+"""Files of a forecast: a GeoTIFF per step with its style, a QGIS project, figures, report, facts and stamp."""
 
 from __future__ import annotations
 
@@ -18,11 +18,13 @@ from rasterio.errors import RasterioError
 from rasterio.io import MemoryFile
 
 from pipeline import __version__
-from pipeline.errors import OutputError
-from pipeline.files import check_target, prepare_folder, whole_file, write_json, write_text
+from pipeline.documents import read_json
+from pipeline.errors import InputError, OutputError
+from pipeline.files import check_target, fingerprint, hash_of, prepare_folder, whole_file, write_json, write_text
 from pipeline.forecast.model_file import MODEL
 from pipeline.forecast.rolling import NETWORK, POOLED, Horizon
 from pipeline.forecast.settings import FACTS, FORECAST_TAG, LOWER, ORIGIN_TAG, TIME_TAG, UPPER
+from pipeline.forecast.times import time_text
 from pipeline.legend import VIRIDIS
 from pipeline.maps.legends import sidecar_paths
 from pipeline.maps.project import RasterLayer, write_project
@@ -37,8 +39,11 @@ from pipeline.workflow.outcome import Outcome, Table
 
 if TYPE_CHECKING:
     from pipeline.forecast.series import Series
+    from pipeline.forecast.settings import ForecastSettings
     from pipeline.forecast.times import Times
 
+STAMP = "stamp"
+"""Key of the facts: what a finished forecast is known by."""
 FIGURE, REPORT = "forecast", "report.html"
 _MEDIAN = 1
 # Of the horizons in the terminal; all are in the file.
@@ -109,7 +114,7 @@ def write_forecast(made: Forecast, targets: Targets, *, overwrite: bool) -> Outc
     # Facts of an earlier forecast are none of files that are replaced.
     (targets.folder / FACTS).unlink(missing_ok=True)
     for path, time, layers in zip(targets.steps, made.times, made.quantiles, strict=True):
-        tags = {TIME_TAG: iso(time), FORECAST_TAG: facts["made"], ORIGIN_TAG: iso(series.times[-1])}
+        tags = {TIME_TAG: time_text(time), FORECAST_TAG: facts["made"], ORIGIN_TAG: time_text(series.times[-1])}
         _write_step(path, series, layers, tags=tags, overwrite=overwrite)
     _write_styles(targets, series, made.quantiles, overwrite=overwrite)
     draw = partial(forecast_figure, series, horizons=made.horizons, times=made.times, quantiles=made.quantiles)
@@ -220,7 +225,38 @@ def _row(horizon: Horizon, names: Sequence[str]) -> tuple[str, ...]:
     return (str(horizon.ahead), *figures, f"{100 * horizon.skill:+.0f} %", f"{100 * horizon.coverage:.0f} %")
 
 
-def iso(time: np.datetime64) -> str:
-    """A time to the minute, to the second where it has some, or a date where it is midnight."""
-    text = str(time.astype("datetime64[s]")).removesuffix("T00:00:00")
-    return text.removesuffix(":00") if "T" in text else text
+def stamp_of(settings: ForecastSettings, *, inputs: dict[str, str], files: Sequence[Path]) -> dict[str, Any]:
+    """What a finished forecast is known by, JSON-ready: hashes of settings and ``inputs``, and names of its files."""
+    return {"settings": _hash(settings), "inputs": inputs, "files": [path.name for path in files]}
+
+
+def inputs_of(settings: ForecastSettings) -> dict[str, str]:
+    """A hash of each file and folder that a forecast is made from; to be taken before they are read."""
+    known = [settings.known] if settings.known else []
+    return fingerprint([*settings.series, *known, *settings.layers])
+
+
+def finished(settings: ForecastSettings, *, folder: Path) -> Outcome | None:
+    """What lies in the folder of a forecast of these settings and inputs; None where it is another or not whole."""
+    try:
+        facts = read_json(folder / FACTS)
+        stamp = facts[STAMP]
+        files = [folder / name for name in stamp["files"]]
+        same = stamp["settings"] == _hash(settings) and stamp["inputs"] == inputs_of(settings)
+    except (InputError, KeyError, TypeError):
+        return None
+    # Of what lies elsewhere it cannot be told whether it has changed.
+    here = all(Path(path).exists() for path in stamp["inputs"])
+    if not (same and here and all(path.is_file() for path in files)):
+        return None
+    rows = tuple((path.name,) for path in files)
+    return Outcome(
+        summary=f"{folder}: nothing to do; settings and input files are those of the forecast that is there",
+        tables=(Table("there already", ("file",), rows),),
+        hint=f"look at it: landcover view {folder}; make it again: --overwrite",
+        data=facts,
+    )
+
+
+def _hash(settings: ForecastSettings) -> str:
+    return hash_of(settings.model_dump(mode="json"))

@@ -187,7 +187,7 @@ def assess_objects(
     if output is not None:
         check_target(output, overwrite=overwrite, inputs=(path, reference))
     predicted = read_footprints(path, may_be_empty=True)
-    footprints = mapped_beside(path, read_footprints(reference))
+    footprints = footprints_mapped(path, read_footprints(reference))
     inside = read_footprints(settings.area) if settings.area is not None else None
     matches = match_objects(predicted, footprints, iou=settings.iou, area=inside)
     found = object_figures(matches, iou=settings.iou, block_m=settings.block_m, complete=not settings.incomplete)
@@ -201,7 +201,7 @@ def assess_objects(
     )
 
 
-def mapped_beside(path: Path, footprints: GeoDataFrame) -> GeoDataFrame:
+def footprints_mapped(path: Path, footprints: GeoDataFrame) -> GeoDataFrame:
     """Footprints whose inner point was mapped, where objects (``<scene>_objects.gpkg``) lie beside ``<scene>_lc.tif``.
 
     LabelWarning of those outside it and on its nodata: what was not mapped was not missed.

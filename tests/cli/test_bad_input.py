@@ -53,7 +53,7 @@ def config(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def _no_estimates(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a job takes is measured in some seconds and has tests of its own."""
-    monkeypatch.setattr(costs, "estimate_stages", lambda _job: (StageCost("all", 1.0, 1, 1),))
+    monkeypatch.setattr(costs, "estimate_stages", lambda _job, _encoder: (StageCost("all", 1.0, 1, 1),))
 
 
 class Spoken:
@@ -329,7 +329,7 @@ def refuse_closed(tmp_path: Path, capsys: pytest.CaptureFixture[str], command: s
 
 
 def test_a_disk_too_small(config, capsys, monkeypatch):
-    monkeypatch.setattr(costs, "estimate_stages", lambda _job: (StageCost("all", 1.0, 1, 10**18),))
+    monkeypatch.setattr(costs, "estimate_stages", lambda _job, _encoder: (StageCost("all", 1.0, 1, 10**18),))
     Spoken(capsys, "check", config).error(config.parent / "run", "GB on the disk", "free")
 
 

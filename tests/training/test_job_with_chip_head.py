@@ -7,11 +7,16 @@ import json
 import warnings
 
 from pipeline.model.bundle import load_bundle
-from pipeline.workflow.costs import estimate_stages
+from pipeline.workflow.costs import estimate_stages, job_encoder
 from pipeline.workflow.job import Job
 from pipeline.workflow.outcome import no_progress
 from pipeline.workflow.stages import run_stages
 from tests.fakes.small_world import write_world
+
+
+def estimates(job):
+    """What the stages of a job take, with the encoder that it gets."""
+    return estimate_stages(job, job_encoder(job))
 
 
 def test_a_job_with_a_chip_classifier_runs_to_its_report(tmp_path):
@@ -21,7 +26,7 @@ def test_a_job_with_a_chip_classifier_runs_to_its_report(tmp_path):
         warnings.simplefilter("ignore")
         run_stages(config, last="report", force=False, overwrite=False, progress=no_progress)
     run = tmp_path / "run"
-    found = {item.stage: item for item in estimate_stages(Job.load(config))}
+    found = {item.stage: item for item in estimates(Job.load(config))}
     assert 0 < found["train"].seconds < 60
     assert found["train"].memory_bytes > 0
     bundle = load_bundle(next(run.rglob("model.safetensors")))

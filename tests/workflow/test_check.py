@@ -16,7 +16,7 @@ from pipeline.errors import LabelWarning, SceneWarning, SplitWarning
 from pipeline.model.records import OWN_NAME
 from pipeline.scenes.reader import SceneReader
 from pipeline.workflow.check import BANDS_SHOWN, _Findings, check_job, show_estimates
-from pipeline.workflow.costs import StageCost, estimate_stages
+from pipeline.workflow.costs import StageCost, estimate_stages, job_encoder
 from pipeline.workflow.job import Job
 from pipeline.workflow.outcome import no_progress
 from tests.fakes.rasters import TRANSFORM
@@ -33,6 +33,11 @@ from tests.fakes.small_world import (
 )
 
 
+def estimates(job: Job) -> tuple[StageCost, ...]:
+    """What the stages of a job take, with the encoder that it gets."""
+    return estimate_stages(job, job_encoder(job))
+
+
 @pytest.fixture(scope="module")
 def good(tmp_path_factory: pytest.TempPathFactory):
     """The dry run of a job that has nothing wrong with it, and its folder."""
@@ -43,7 +48,7 @@ def good(tmp_path_factory: pytest.TempPathFactory):
 @pytest.fixture
 def no_estimates(monkeypatch: pytest.MonkeyPatch) -> None:
     """Measuring takes seconds, and is not what every test is about."""
-    monkeypatch.setattr("pipeline.workflow.costs.estimate_stages", lambda _job: ())
+    monkeypatch.setattr("pipeline.workflow.costs.estimate_stages", lambda _job, _encoder: ())
     monkeypatch.setattr("pipeline.workflow.check.show_estimates", lambda *_: None)
 
 
@@ -106,14 +111,14 @@ def test_it_predicts_every_stage(good):
 
 def test_predictions_grow_with_what_is_asked_for(tmp_path):
     small = write_world(tmp_path)
-    few = {item.stage: item for item in estimate_stages(Job.load(small))}
+    few = {item.stage: item for item in estimates(Job.load(small))}
     large = write_world(
         tmp_path,
         map={"engine": "torch", "device": "cpu", "dtype": "float32", "probabilities": True},
         assessment={"forest_trees": 500},
         training={"context": {"weights": "none", "steps": 400}},
     )
-    many = {item.stage: item for item in estimate_stages(Job.load(large))}
+    many = {item.stage: item for item in estimates(Job.load(large))}
     assert many["predict"].disk_bytes > few["predict"].disk_bytes
     assert many["assess"].memory_bytes > few["assess"].memory_bytes
     assert many["assess"].seconds > few["assess"].seconds
@@ -143,10 +148,7 @@ def test_weights_that_the_values_do_not_fit_are_said_before(tmp_path, weights):
 def test_it_predicts_a_pretrained_encoder_beside_the_pixels(tmp_path):
     base = {"experts": {"trees": 4}, "time_limit_s": 9000}
     with_share, off = (
-        {
-            item.stage: item
-            for item in estimate_stages(Job.load(write_world(tmp_path, training=base | {"context": own})))
-        }
+        {item.stage: item for item in estimates(Job.load(write_world(tmp_path, training=base | {"context": own})))}
         for own in ({"share": 0.4, "steps": 300}, {"enabled": False})
     )
     for stage in ("train", "predict"):

@@ -38,7 +38,7 @@ def no_estimates(monkeypatch: pytest.MonkeyPatch) -> None:
     from pipeline.workflow import costs
     from pipeline.workflow.costs import StageCost
 
-    monkeypatch.setattr(costs, "estimate_stages", lambda _job: (StageCost("all", 1.0, 1, 1),))
+    monkeypatch.setattr(costs, "estimate_stages", lambda _job, _encoder: (StageCost("all", 1.0, 1, 1),))
 
 
 def season(folder: Path, *, left_in: int) -> list[dict[str, Any]]:

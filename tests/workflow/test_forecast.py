@@ -14,7 +14,7 @@ import yaml
 from pipeline.cli import main
 from pipeline.forecast.settings import ForecastSettings
 from pipeline.workflow.forecast import forecast_settings
-from pipeline.workflow.forecast_again import finished, inputs_of, stamp_of
+from pipeline.workflow.forecast_files import finished, inputs_of, stamp_of
 from pipeline.workflow.view import gather_maps
 from tests.fakes.rasters import write_raster
 from tests.forecast.conftest import planted_values

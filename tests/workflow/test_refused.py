@@ -69,7 +69,7 @@ class Ran:
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with what the cases name."""
-    monkeypatch.setattr(costs, "estimate_stages", lambda _job: (StageCost("all", 1.0, 1, 1),))
+    monkeypatch.setattr(costs, "estimate_stages", lambda _job, _encoder: (StageCost("all", 1.0, 1, 1),))
     monkeypatch.chdir(tmp_path)
     for name in ("folder", "folder.pth"):
         (tmp_path / name).mkdir()

@@ -38,7 +38,7 @@ from pipeline.view.answers import BYTES, Answers
 from pipeline.view.tiles import MOST_BYTE, tile_grid
 from pipeline.workflow.accuracy import assess_against_reference, zonal_of
 from pipeline.workflow.check import check_job
-from pipeline.workflow.costs import estimate_stages
+from pipeline.workflow.costs import StageCost, estimate_stages, job_encoder
 from pipeline.workflow.crossval import cross_validate_job
 from pipeline.workflow.init import write_config
 from pipeline.workflow.job import Job
@@ -49,6 +49,11 @@ from pipeline.workflow.value_crossval import cross_validate_values
 from pipeline.workflow.view import gather_maps
 
 SIDE, PIXEL_M = 120, 30.0
+
+
+def estimates(job: Job) -> tuple[StageCost, ...]:
+    """What the stages of a job take, with the encoder that it gets."""
+    return estimate_stages(job, job_encoder(job))
 
 
 def silent(what: str, done: int, total: int) -> None:
@@ -263,7 +268,7 @@ def test_keys_of_classes_are_refused_for_values(job: Path, key: str) -> None:
 
 
 def test_disk_of_a_map_of_values_is_that_of_three_floats(job: Path) -> None:
-    found = next(item for item in estimate_stages(Job.load(job)) if item.stage == "predict")
+    found = next(item for item in estimates(Job.load(job)) if item.stage == "predict")
     assert found.disk_bytes > 13 * SIDE**2
 
 
@@ -418,15 +423,20 @@ def test_init_takes_a_raster_of_values_without_a_field(tmp_path: Path) -> None:
     for kind, dtype in ((None, "float32"), ("value", "int16")):
         with rasterio.open(tmp_path / "height_m.tif", "w", **(profile | {"dtype": dtype})) as target:
             target.write(values.astype(dtype), 1)
-        given = {"labels": tmp_path / "height_m.tif", "layer": None, "output": tmp_path / "c.yaml", "overwrite": True}
-        write_config([str(tmp_path / "scene.tif")], field="", kind=kind, **given)  # type: ignore[arg-type]
+        given: dict[str, Any] = {
+            "labels": tmp_path / "height_m.tif",
+            "layer": None,
+            "output": tmp_path / "c.yaml",
+            "overwrite": True,
+        }
+        write_config([str(tmp_path / "scene.tif")], field="", kind=kind, **given)
         labels = load_config(tmp_path / "c.yaml").labels
         assert (labels.kind, labels.field, labels.value.unit) == ("value", "height_m", "m")
         samples, quantity = read_values(labels)
         assert len(samples) == labels.value.raster_samples
         assert quantity.name == "height_m"
     with pytest.raises(ConfigError, match=r"height_m.tif: init reads no classes from a raster.*--kind value"):
-        write_config([str(tmp_path / "scene.tif")], field="any", **given)  # type: ignore[arg-type]
+        write_config([str(tmp_path / "scene.tif")], field="any", **given)
 
 
 @pytest.mark.parametrize("odd", ["n/a", "3,5"])
