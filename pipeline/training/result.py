@@ -162,7 +162,9 @@ def context_note(
         note |= {"held_out": admission.note()}
         gained = f"gained {admission.gain:+.3f} {figure} on held-out {what}"
     if networks.context is None:
-        return note | {"line": f"{name}: not used, {_why_left_out(gained, settings, polygons=polygons, what=what)}"}
+        return note | {
+            "line": f"{name}: not used, {_why_left_out(gained, settings, polygons=polygons, what=what, cut=cut)}"
+        }
     frozen_still = kept or settings.keeps_encoder
     how = "frozen" if frozen_still else "fine-tuned" if settings.context.weights != NO_WEIGHTS else "trained"
     short = next((f" until the time limit ended ({one})" for one in cut if one.startswith(STAGE)), "")
@@ -178,11 +180,13 @@ def context_note(
     return note | {"line": ", ".join(filter(None, (*parts, gained + before)))}
 
 
-def _why_left_out(gained: str, settings: TrainingSettings, *, polygons: int, what: str) -> str:
+def _why_left_out(gained: str, settings: TrainingSettings, *, polygons: int, what: str, cut: Sequence[str]) -> str:
     if gained:
         return f"{gained}, not more than chance"
     if not settings.experts.enabled:
         return "without experts nothing judges it (training.experts is off)"
     if polygons < ENOUGH_POLYGONS:
         return f"{polygons} {what} are too few to judge it"
-    return f"no held-out {what} judged it: too few groups, or training.time_limit_s ended first"
+    # What judges it comes before the steps of any network.
+    late = any(" at step " not in one for one in cut)
+    return f"no held-out {what} judged it: {'training.time_limit_s ended first' if late else 'too few groups'}"

@@ -241,7 +241,7 @@ def fit_values(
         "interval_factor": round(mixture.widen, 4),
         "samples": given.samples,
         "context": context_note(networks, mixture, given.encoder, settings=settings, polygons=given.samples,
-                                what="samples", figure="of R2", kept=True, why_not=given.why_not),
+                                what="samples", figure="of R2", kept=True, why_not=given.why_not, cut=deadline.cut),
     }  # fmt: skip
     bundle = assemble(
         networks, given.targets.scheme, given.preprocess, given.statistics, scenes=given.scenes,

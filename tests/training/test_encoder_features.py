@@ -31,6 +31,8 @@ from pipeline.training.training_set import fit_probe
 from tests.training.encoders import BANDS, PREPROCESS, SETTINGS, UNITS, chips, shipped_encoder
 from tests.training.worlds import TINY, changed, fit, make_job
 
+CUT = "network at step 34 of 300"
+
 
 def with_hole(x):
     """Chips without values in a corner and in the middle, as under nodata and clouds."""
@@ -221,23 +223,23 @@ def test_the_head_of_a_chip_network_starts_as_the_linear_probe(frozen, known):
 
 
 @pytest.mark.parametrize(
-    ("changes", "polygons", "why"),
+    ("changes", "polygons", "cut", "why"),
     [
-        ({"experts.enabled": False}, 300, "training.experts is off"),
-        ({}, 20, "20 polygons are too few"),
-        ({}, 300, "training.time_limit_s"),
+        ({"experts.enabled": False}, 300, (), "training.experts is off"),
+        ({}, 20, (), "20 polygons are too few"),
+        ({}, 300, ("experts", CUT), "judged it: training.time_limit_s ended first"),
+        ({}, 300, (CUT,), "judged it: too few groups"),
     ],
 )
-def test_an_encoder_that_nothing_judged_is_left_out_and_said(frozen, changes, polygons, why):
+def test_an_encoder_that_nothing_judged_is_left_out_and_said(frozen, changes, polygons, cut, why):
     settings = changed(SETTINGS, {"context.weights": "auto", **changes})
     networks = build_networks(settings, classes=3, chip_px=24, preprocess=PREPROCESS, frozen=frozen, units=UNITS)
     left = networks.judged(None, settings, frozen=frozen)
     assert left.context is None
-    assert why in context_note(left, None, frozen, settings=settings, polygons=polygons)["line"]
+    assert why in context_note(left, None, frozen, settings=settings, polygons=polygons, cut=cut)["line"]
 
 
 KEPT = {"context.frozen": True, "context.steps": 300, "context.batch": 8}
-CUT = "network at step 34 of 300"
 BEFORE = "before it was fine-tuned"
 GAINED = "gained +0.017 macro-F1 on held-out polygons"
 
